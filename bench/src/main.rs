@@ -1,0 +1,2 @@
+//! Benchmarks of the engine, and of any Kafka broker.
+fn main() {}

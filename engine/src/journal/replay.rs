@@ -1,0 +1,1 @@
+//! Reads what the last run left in the journal.

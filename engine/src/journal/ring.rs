@@ -1,0 +1,1 @@
+//! The ring of journal files, written once in advance and used again and again.

@@ -1,0 +1,1 @@
+//! Group commit: while one write is in flight the next one gathers.

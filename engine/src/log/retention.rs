@@ -1,0 +1,1 @@
+//! Deletes whole segments by time, size and log start.

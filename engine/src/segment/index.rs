@@ -1,0 +1,1 @@
+//! Sparse index of offsets and timestamps to file positions.

@@ -1,0 +1,1 @@
+//! From a file position to whole batches: aligned reads with read-ahead.

@@ -1,0 +1,1 @@
+//! Handlers, one file per API family: decode, handler and reply together.

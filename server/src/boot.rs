@@ -1,0 +1,1 @@
+//! Starts shards, joins them, stops them; says what it did.

@@ -1,0 +1,1 @@
+//! The command line: the broker and the tools of Kafka under their own names.

@@ -1,0 +1,1 @@
+//! Configuration in two stages: what the operator wrote, under Kafka's names, then what was checked.

@@ -1,0 +1,1 @@
+//! Cluster metadata: request, records, image, publish.

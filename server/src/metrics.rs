@@ -1,0 +1,1 @@
+//! Plain counters per shard, merged when scraped.

@@ -1,0 +1,1 @@
+//! A log with its role: high watermark, waiting producers and consumers.

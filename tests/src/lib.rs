@@ -1,0 +1,1 @@
+//! Harness for the tests: starts brokers and real clients, keeps the oracle of acknowledged records.
