@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     error::{Fault, OpenError},
     log::{Log, LogConfig},
-    rt::Rt,
+    rt::{Rt, local::Notify},
     types::{LogId, LogName, ShardId},
 };
 
@@ -92,6 +92,10 @@ impl Engine {
     /// Waits until the counted end of some logs moved, or some went offline, and names them: one wake-up for a whole group commit.
     /// One caller only.
     pub async fn progress(&self) -> Vec<LogId> {
+        unimplemented!()
+    }
+    /// Notified whenever appends that were refused with `Busy` may be tried again.
+    pub fn room(&self) -> Notify {
         unimplemented!()
     }
     pub fn stats(&self) -> EngineStats {

@@ -112,6 +112,12 @@ impl Log {
         unimplemented!()
     }
 
+    /// Whether an append of this size would be taken now rather than refused with `Busy` (which gives the batch up): ask first,
+    /// and wait for [`crate::Engine::room`] if not.
+    pub fn has_room(&self, _bytes: usize) -> bool {
+        unimplemented!()
+    }
+
     pub fn marks(&self) -> Marks {
         unimplemented!()
     }
