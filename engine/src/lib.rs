@@ -11,6 +11,8 @@ pub mod journal;
 pub mod log;
 pub mod rt;
 pub mod segment;
+#[cfg(test)]
+mod testing;
 pub mod types;
 
 pub use engine::{Engine, EngineConfig, EngineStats};

@@ -7,10 +7,13 @@ pub mod builder;
 pub mod codec;
 pub mod header;
 pub mod records;
+#[cfg(test)]
+mod tests;
 pub mod validate;
+mod varint;
 
 pub use builder::BatchBuilder;
 pub use codec::Codec;
-pub use header::{BatchHeader, HEADER_LEN};
-pub use records::{Record, Records};
+pub use header::{BatchHeader, HEADER_LEN, attribute};
+pub use records::{DECOMPRESSED_BYTES_MAX, Record, Records};
 pub use validate::{BatchError, BatchRules, ValidBatch, validate};
