@@ -1,1 +1,5 @@
-//! Harness for the tests: starts brokers and real clients, keeps the oracle of acknowledged records.
+//! Harness for the tests: starts brokers and real clients, and knows what every record must look like.
+
+pub mod broker;
+pub mod payload;
+pub mod tools;

@@ -1,0 +1,10 @@
+//! Tests of the real binary with real clients, and of the rules of this code base.
+
+mod clients;
+mod crash;
+mod dump_log;
+mod groups;
+mod restart;
+mod roundtrip;
+mod tidy;
+mod tools;
