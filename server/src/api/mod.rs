@@ -4,6 +4,7 @@ pub mod api_versions;
 pub mod cluster;
 pub mod configs;
 pub mod fetch;
+pub mod fuzz;
 pub mod groups;
 pub mod list_offsets;
 pub mod metadata;
@@ -12,3 +13,6 @@ pub mod produce;
 pub mod producer_ids;
 pub mod records;
 pub mod topics;
+
+#[cfg(test)]
+mod tests;

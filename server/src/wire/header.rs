@@ -1,7 +1,7 @@
 //! The head of each request and reply: which API, which version, which request is answered.
 //!
 //! [`read`] decides from untrusted bytes whether we serve the request at all. What to do with one that we do not serve
-//! (close the connection; for ApiVersions, answer in version 0) is up to the connection.
+//! (close the connection; for ApiVersions, answer as [`RequestHeader::of_api_versions_0`]) is up to the connection.
 
 use std::fmt;
 
@@ -57,6 +57,19 @@ impl std::error::Error for HeaderError {}
 impl From<DecodeError> for HeaderError {
     fn from(error: DecodeError) -> HeaderError {
         HeaderError::Malformed(error)
+    }
+}
+
+impl RequestHeader {
+    /// What to answer an ApiVersions request of a version we do not know with: as if it were of version 0, which every
+    /// client understands, and with UNSUPPORTED_VERSION.
+    pub fn of_api_versions_0(correlation_id: i32) -> RequestHeader {
+        RequestHeader {
+            api: api::find(ApiKey::ApiVersions as i16).expect("ApiVersions is in the table"),
+            version: 0,
+            correlation_id,
+            client_id: None,
+        }
     }
 }
 

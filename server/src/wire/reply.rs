@@ -32,15 +32,7 @@ impl std::error::Error for EncodeError {}
 
 /// The whole reply to a request, from its size prefix on.
 pub fn encode<R: Encodable>(header: &RequestHeader, reply: &R) -> Result<Bytes, EncodeError> {
-    encode_in(header, header.version, reply)
-}
-
-/// As [`encode`], with the body in another version: only ApiVersions answers a version it does not know, in version 0.
-pub fn encode_in<R: Encodable>(
-    header: &RequestHeader,
-    version: i16,
-    reply: &R,
-) -> Result<Bytes, EncodeError> {
+    let version = header.version;
     let error = |what| EncodeError {
         key: header.api.key,
         version,
