@@ -1,21 +1,11 @@
-//! Coordinators: consumer groups now, transactions and share groups later. One per partition of `__consumer_offsets`.
+//! Coordinators: a request becomes (records, reply); the reply leaves after the records are durable; replay is the same code.
+//!
+//! Read in this order: [`group`] (the pure state machine of consumer groups: no I/O, no clock, no waiting), [`records`] (what it
+//! writes to `__consumer_offsets`, in Kafka's own formats), [`timers`], [`runtime`] (one coordinator per owned partition).
 
-use std::rc::Rc;
+pub mod group;
+pub mod records;
+pub mod runtime;
+pub mod timers;
 
-/// Requests to and replies of one group, in the coordinator's own words. (Contract with `shard::msg`: names and `Send`; the owner fills them.)
-pub mod group {
-    pub enum Request {}
-    pub enum Reply {}
-}
-
-/// All coordinators of one shard.
-#[derive(Default)]
-pub struct Coordinators {
-    _private: (),
-}
-
-impl Coordinators {
-    pub async fn handle(self: &Rc<Self>, request: group::Request) -> group::Reply {
-        match request {}
-    }
-}
+pub use runtime::Coordinators;
