@@ -5,6 +5,7 @@
 //! and tasks), `batch`, `segment`, `journal`, `log`, `engine`.
 
 pub mod batch;
+pub mod checkpoint;
 pub mod engine;
 pub mod error;
 pub mod journal;
