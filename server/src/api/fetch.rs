@@ -260,16 +260,18 @@ impl FetchPartitionReply {
         let leader = self.current_leader;
         frame.tagged_fields(u32::from(diverging.is_some()) + u32::from(leader.is_some()));
         if let Some((epoch, end_offset)) = diverging {
-            frame.tagged_field(0, 13);
-            frame.i32(epoch);
-            frame.i64(end_offset);
-            frame.tagged_fields(0);
+            frame.tagged_field(0, |frame| {
+                frame.i32(epoch);
+                frame.i64(end_offset);
+                frame.tagged_fields(0);
+            });
         }
         if let Some((leader_id, leader_epoch)) = leader {
-            frame.tagged_field(1, 9);
-            frame.i32(leader_id);
-            frame.i32(leader_epoch);
-            frame.tagged_fields(0);
+            frame.tagged_field(1, |frame| {
+                frame.i32(leader_id);
+                frame.i32(leader_epoch);
+                frame.tagged_fields(0);
+            });
         }
     }
 }

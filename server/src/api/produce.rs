@@ -181,10 +181,11 @@ impl ProducePartitionReply {
         match self.current_leader {
             Some((leader_id, leader_epoch)) if version >= 10 => {
                 frame.tagged_fields(1);
-                frame.tagged_field(0, 9);
-                frame.i32(leader_id);
-                frame.i32(leader_epoch);
-                frame.tagged_fields(0);
+                frame.tagged_field(0, |frame| {
+                    frame.i32(leader_id);
+                    frame.i32(leader_epoch);
+                    frame.tagged_fields(0);
+                });
             }
             _ => frame.tagged_fields(0),
         }

@@ -111,8 +111,8 @@ error_codes! {
     ProducerFenced = 90, "PRODUCER_FENCED";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID";
     FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR";
-    UnsupportedEndpointType = 115, "UNSUPPORTED_ENDPOINT_TYPE";
     MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE";
+    UnsupportedEndpointType = 115, "UNSUPPORTED_ENDPOINT_TYPE";
 }
 
 impl ErrorCode {

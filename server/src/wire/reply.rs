@@ -171,11 +171,16 @@ impl Frame {
         }
     }
 
-    /// The head of a tagged field of `bytes` bytes.
-    pub fn tagged_field(&mut self, tag: u32, bytes: u32) {
+    /// One tagged field, of less than 128 bytes.
+    pub fn tagged_field(&mut self, tag: u32, write: impl FnOnce(&mut Frame)) {
         assert!(self.flexible, "a tagged field in a version without them");
         self.varint(tag);
-        self.varint(bytes);
+        let size_at = self.bytes.len();
+        self.bytes.put_u8(0);
+        write(self);
+        let size = self.bytes.len() - size_at - 1;
+        assert!(size < 0x80, "the size of a tagged field takes one byte");
+        self.bytes[size_at] = size as u8;
     }
 
     /// The reply as slices to be sent one after the other.
