@@ -219,6 +219,32 @@ fn fetch_tells_isolation_levels_apart() {
     assert_eq!(decode(2), Err(Malformed::Value("isolation level")));
 }
 
+/// The crate reads null in some old versions in which Kafka has none.
+#[test]
+fn null_is_refused_where_kafka_has_none() {
+    fn check<T: Encodable + Decode + Debug>(key: ApiKey, version: i16, request: T, null: bool) {
+        let api = api::find(key as i16).unwrap();
+        let frame = frame(api, version, &request, &mut Gen::new(0, false));
+        let (_, reader) = header::read(frame).unwrap();
+        let outcome = reader.body::<T>(version).map(drop).map_err(|e| e.what);
+        let expected = if null { Ok(()) } else { Err(Malformed::Null) };
+        assert_eq!(outcome, expected, "{key:?} version {version}");
+    }
+    use messages::metadata_request::MetadataRequestTopic;
+    let unnamed = MetadataRequestTopic::default().with_name(None);
+    let metadata = messages::MetadataRequest::default();
+    for version in 0..=12 {
+        let all = metadata.clone().with_topics(None);
+        check(ApiKey::Metadata, version, all, version >= 1);
+        let by_id = metadata.clone().with_topics(Some(vec![unnamed.clone()]));
+        check(ApiKey::Metadata, version, by_id, version >= 10);
+    }
+    for version in 1..=7 {
+        let all = messages::OffsetFetchRequest::default().with_topics(None);
+        check(ApiKey::OffsetFetch, version, all, version >= 2);
+    }
+}
+
 #[test]
 fn every_truncation_and_every_extension_is_an_error() {
     for_every_version(|api, version| {
@@ -268,7 +294,7 @@ fn huge_counts_anywhere_take_no_memory() {
     ];
     let before = peak_bytes();
     for_every_version(|api, version| {
-        for seed in seeds(0..4) {
+        for seed in seeds(0..2) {
             let frame = any_frame(api, version, seed);
             for at in (8..frame.len()).filter(|at| *at < 300 || frame.len() - at < 300) {
                 for count in counts {
