@@ -75,7 +75,10 @@ impl Writer {
         self.bytes.extend_from_slice(&value);
     }
     pub fn string(&mut self, value: &str) {
-        assert!(value.len() <= STRING_BYTES_MAX, "strings are bounded where they enter");
+        assert!(
+            value.len() <= STRING_BYTES_MAX,
+            "strings are bounded where they enter"
+        );
         self.u16(value.len() as u16);
         self.bytes.extend_from_slice(value.as_bytes());
     }
@@ -86,7 +89,8 @@ impl Writer {
         }
     }
     pub fn brokers(&mut self, brokers: &[i32]) {
-        let count = u16::try_from(brokers.len()).expect("a replica list is bounded where it enters");
+        let count =
+            u16::try_from(brokers.len()).expect("a replica list is bounded where it enters");
         self.u16(count);
         for broker in brokers {
             self.i32(*broker);
@@ -152,7 +156,11 @@ impl<'a> Reader<'a> {
         &mut self,
         read: impl FnOnce(&mut Reader<'a>) -> Result<T, CodecError>,
     ) -> Result<Option<T>, CodecError> {
-        Ok(if self.bool()? { Some(read(self)?) } else { None })
+        Ok(if self.bool()? {
+            Some(read(self)?)
+        } else {
+            None
+        })
     }
     pub fn brokers(&mut self) -> Result<Vec<i32>, CodecError> {
         let count = usize::from(self.u16()?);

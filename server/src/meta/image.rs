@@ -208,7 +208,9 @@ impl Delta<'_> {
 
     fn set_feature(&mut self, name: &str, level: u16) -> Result<(), ApplyError> {
         if name != METADATA_FEATURE || level > METADATA_LEVEL {
-            return refuse(format!("feature {name} level {level} needs a newer version"));
+            return refuse(format!(
+                "feature {name} level {level} needs a newer version"
+            ));
         }
         self.image.features.insert(name.to_owned(), level);
         Ok(())
@@ -251,7 +253,10 @@ impl Delta<'_> {
         }
         let changed = self.change(topic)?;
         if usize::try_from(index) != Ok(changed.partitions.len()) {
-            return refuse(format!("partition {}-{index} is not the next", changed.name));
+            return refuse(format!(
+                "partition {}-{index} is not the next",
+                changed.name
+            ));
         }
         changed.partitions.push(partition_state(lane, 0, state));
         self.image.next_lane = (lane + 1) % lanes;
@@ -275,7 +280,10 @@ impl Delta<'_> {
             return refuse(format!("there is no partition {name}"));
         };
         if Some(version) != present.version.checked_add(1) {
-            return refuse(format!("{name} version {version} after {}", present.version));
+            return refuse(format!(
+                "{name} version {version} after {}",
+                present.version
+            ));
         }
         let epoch_grows = state.leader_epoch > present.leader_epoch;
         let epoch_stays = state.leader_epoch == present.leader_epoch;
@@ -370,8 +378,14 @@ fn check_assignment(state: &Assignment) -> Result<(), ApplyError> {
     if replicas.is_empty() || ![replicas, isr, elr].into_iter().all(|list| distinct(list)) {
         return refuse(format!("replicas {replicas:?}, ISR {isr:?}, ELR {elr:?}"));
     }
-    if !isr.iter().chain(elr).all(|broker| replicas.contains(broker)) {
-        return refuse(format!("ISR {isr:?} or ELR {elr:?} outside of {replicas:?}"));
+    if !isr
+        .iter()
+        .chain(elr)
+        .all(|broker| replicas.contains(broker))
+    {
+        return refuse(format!(
+            "ISR {isr:?} or ELR {elr:?} outside of {replicas:?}"
+        ));
     }
     if elr.iter().any(|broker| isr.contains(broker)) {
         return refuse(format!("ELR {elr:?} overlaps ISR {isr:?}"));

@@ -437,7 +437,10 @@ pub mod tests {
                 Err(_) => refused += 1,
             }
         }
-        assert!(refused > 100, "the mutations do reach the checks: {refused}");
+        assert!(
+            refused > 100,
+            "the mutations do reach the checks: {refused}"
+        );
     }
 
     #[test]
@@ -452,7 +455,10 @@ pub mod tests {
             version: 5,
         };
         check(&[0, 0, 0, 0, 1, 7, 5], version);
-        check(&[0, 0, 0, 0, 1, 1, 0, 0xff, 0xff], CodecError::Length(0xffff));
+        check(
+            &[0, 0, 0, 0, 1, 1, 0, 0xff, 0xff],
+            CodecError::Length(0xffff),
+        );
         // Replicas of a partition: 65535 of them in no bytes.
         let mut partition = vec![0, 0, 0, 0, 1, 5, 0];
         partition.extend([0; 16 + 4 + 2]);

@@ -106,7 +106,10 @@ fn find(
                 return Err(unknown_broker(unknown));
             }
             let present = draft.image.broker_configs.get(broker);
-            Ok((Resource::Broker(*broker), present.cloned().unwrap_or_default()))
+            Ok((
+                Resource::Broker(*broker),
+                present.cloned().unwrap_or_default(),
+            ))
         }
     }
 }
@@ -155,11 +158,15 @@ fn check(resource: Resource, name: &str, text: &str) -> Result<String, Refusal> 
         (Resource::Topic(_), _) => check_topic_value(name, text).map_err(invalid),
         (Resource::Broker(_), Some(definition)) if definition.is_dynamic() => {
             value::check(definition, text).map_err(|why| {
-                invalid(format!("Invalid value {text} for configuration {name}: {why}"))
+                invalid(format!(
+                    "Invalid value {text} for configuration {name}: {why}"
+                ))
             })
         }
         // Kafka's wording, which tools look for.
-        (Resource::Broker(_), _) => refuse(format!("Cannot update these configs dynamically: Set({name})")),
+        (Resource::Broker(_), _) => refuse(format!(
+            "Cannot update these configs dynamically: Set({name})"
+        )),
     }
 }
 
@@ -186,7 +193,9 @@ fn list_elements(
             return Ok(value::elements(present).map(str::to_owned).collect());
         }
         (None, Resource::Topic(_)) => {
-            draft.config.topic_settings(dynamic, &BTreeMap::new(), definition)
+            draft
+                .config
+                .topic_settings(dynamic, &BTreeMap::new(), definition)
         }
         (None, Resource::Broker(_)) => draft.config.broker_settings(dynamic, definition),
     };

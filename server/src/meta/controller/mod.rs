@@ -147,9 +147,10 @@ pub fn decide(
             Reply::CreateTopics(topics::create(&mut draft, topics)),
             *validate_only,
         ),
-        Request::DeleteTopics { topics } => {
-            (Reply::DeleteTopics(topics::delete(&mut draft, topics)), false)
-        }
+        Request::DeleteTopics { topics } => (
+            Reply::DeleteTopics(topics::delete(&mut draft, topics)),
+            false,
+        ),
         Request::CreatePartitions {
             topics,
             validate_only,
@@ -197,7 +198,10 @@ fn allocate_producer_ids(draft: &mut Draft, broker: i32) -> Reply {
 }
 
 fn unknown_broker(broker: i32) -> Refusal {
-    Refusal::new(Refused::UnknownBroker, format!("There is no broker {broker}."))
+    Refusal::new(
+        Refused::UnknownBroker,
+        format!("There is no broker {broker}."),
+    )
 }
 
 /// Records gathered so far, and the image they make.

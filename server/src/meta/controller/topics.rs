@@ -48,10 +48,7 @@ pub struct NewPartitions {
     pub assignments: Option<Vec<Vec<i32>>>,
 }
 
-pub(super) fn create(
-    draft: &mut Draft,
-    topics: &[NewTopic],
-) -> Vec<Result<CreatedTopic, Refusal>> {
+pub(super) fn create(draft: &mut Draft, topics: &[NewTopic]) -> Vec<Result<CreatedTopic, Refusal>> {
     let twice = duplicates(topics.iter().map(|topic| topic.name.as_str()));
     topics
         .iter()
@@ -152,7 +149,10 @@ fn assigned_replicas(draft: &Draft, topic: &NewTopic) -> Result<Vec<Vec<i32>>, R
         .iter()
         .map(|(index, replicas)| (*index, replicas))
         .collect();
-    let consecutive = by_index.keys().copied().eq(0..topic.assignments.len() as i32);
+    let consecutive = by_index
+        .keys()
+        .copied()
+        .eq(0..topic.assignments.len() as i32);
     if !consecutive {
         return Err(Refusal::new(
             Refused::InvalidReplicaAssignment,
@@ -169,16 +169,25 @@ fn check_chosen(draft: &Draft, replicas: &[Vec<i32>], factor: usize) -> Result<(
     let invalid = |message: String| Err(Refusal::new(Refused::InvalidReplicaAssignment, message));
     for chosen in replicas {
         if chosen.is_empty() || chosen.len() != factor {
-            return invalid("All partitions should have the same number of replicas, at least one".to_owned());
+            return invalid(
+                "All partitions should have the same number of replicas, at least one".to_owned(),
+            );
         }
         if chosen.iter().collect::<BTreeSet<_>>().len() != chosen.len() {
-            return invalid(format!("Duplicate brokers not allowed in replica assignment: {chosen:?}"));
+            return invalid(format!(
+                "Duplicate brokers not allowed in replica assignment: {chosen:?}"
+            ));
         }
-        let unknown = chosen
-            .iter()
-            .find(|broker| !draft.image.active_brokers().any(|known| known.id == **broker));
+        let unknown = chosen.iter().find(|broker| {
+            !draft
+                .image
+                .active_brokers()
+                .any(|known| known.id == **broker)
+        });
         if let Some(unknown) = unknown {
-            return invalid(format!("Unknown broker id {unknown} in manual partition assignment."));
+            return invalid(format!(
+                "Unknown broker id {unknown} in manual partition assignment."
+            ));
         }
     }
     Ok(())
@@ -186,7 +195,11 @@ fn check_chosen(draft: &Draft, replicas: &[Vec<i32>], factor: usize) -> Result<(
 
 /// Spreads partitions over brokers, going round, and starting where the last topic ended.
 fn place(draft: &Draft, partitions: usize, factor: usize) -> Result<Vec<Vec<i32>>, Refusal> {
-    let brokers: Vec<i32> = draft.image.active_brokers().map(|broker| broker.id).collect();
+    let brokers: Vec<i32> = draft
+        .image
+        .active_brokers()
+        .map(|broker| broker.id)
+        .collect();
     if factor > brokers.len() {
         let count = brokers.len();
         return Err(Refusal::new(
@@ -245,10 +258,7 @@ fn new_partitions(
         .collect()
 }
 
-pub(super) fn delete(
-    draft: &mut Draft,
-    topics: &[TopicRef],
-) -> Vec<Result<DeletedTopic, Refusal>> {
+pub(super) fn delete(draft: &mut Draft, topics: &[TopicRef]) -> Vec<Result<DeletedTopic, Refusal>> {
     // Both ways of naming one topic count as the same.
     let resolved: Vec<_> = topics.iter().map(|topic| resolve(draft, topic)).collect();
     let ids: Vec<TopicId> = resolved.iter().flatten().map(|topic| topic.id).collect();
@@ -341,5 +351,8 @@ fn unknown_topic() -> Refusal {
 }
 
 fn duplicate_topic<T>() -> Result<T, Refusal> {
-    Err(Refusal::new(Refused::InvalidRequest, "Duplicate topic name."))
+    Err(Refusal::new(
+        Refused::InvalidRequest,
+        "Duplicate topic name.",
+    ))
 }
