@@ -1,7 +1,7 @@
 //! Three kinds of failure, three ways: an outcome the caller must answer is a typed `Err` per verb; a fault of
 //! the disk or of bytes on it is a [`Fault`] and poisons what it was for; a bug is an assertion and stops the process.
 
-use std::{fmt, io, path::PathBuf, rc::Rc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::types::{Offset, ProducerEpoch};
 
@@ -12,7 +12,7 @@ pub enum Fault {
     Io {
         what: &'static str,
         path: PathBuf,
-        error: Rc<io::Error>,
+        error: Arc<io::Error>,
     },
     Corrupt {
         what: String,
@@ -36,7 +36,7 @@ impl Fault {
         Fault::Io {
             what,
             path: path.into(),
-            error: Rc::new(error),
+            error: Arc::new(error),
         }
     }
 
