@@ -1,1 +1,247 @@
-//! Plain counters per shard, merged when scraped.
+//! Plain counters per shard, merged when scraped. No atomics: each shard counts for itself, and a scrape asks every shard through
+//! the mesh.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use forebay_engine::EngineStats;
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::ConstCounter, family::Family, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::shard::Shard;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident, $help:literal;)*) => {
+        /// What one shard counts.
+        #[derive(Default)]
+        pub struct Counters {
+            requests: RefCell<BTreeMap<&'static str, u64>>,
+            $($(#[$doc])* pub $name: Count,)*
+        }
+
+        /// The counters of one shard, or the sum of several.
+        #[derive(Clone, Debug, Default)]
+        pub struct Snapshot {
+            pub shards: u64,
+            /// By the name of the API.
+            pub requests: BTreeMap<&'static str, u64>,
+            pub connections: u64,
+            pub request_memory_bytes: u64,
+            pub partitions: u64,
+            pub engine: EngineStats,
+            $(pub $name: u64,)*
+        }
+
+        impl Counters {
+            pub fn snapshot(&self, shard: &Shard) -> Snapshot {
+                Snapshot {
+                    shards: 1,
+                    requests: self.requests.borrow().clone(),
+                    connections: shard.front.connections() as u64,
+                    request_memory_bytes: shard.front.memory_in_use(),
+                    partitions: shard.partitions().len() as u64,
+                    engine: shard.engine.stats(),
+                    $($name: self.$name.get(),)*
+                }
+            }
+        }
+
+        impl Snapshot {
+            /// Adds the counters of another shard.
+            pub fn merge(&mut self, other: &Snapshot) {
+                self.shards += other.shards;
+                for (api, count) in &other.requests {
+                    *self.requests.entry(api).or_default() += count;
+                }
+                self.connections += other.connections;
+                self.request_memory_bytes += other.request_memory_bytes;
+                self.partitions += other.partitions;
+                merge_engine(&mut self.engine, &other.engine);
+                $(self.$name += other.$name;)*
+            }
+
+            fn register_counters(&self, registry: &mut Registry) {
+                $(registry.register(stringify!($name), $help, ConstCounter::new(self.$name));)*
+            }
+        }
+    };
+}
+
+counters! {
+    connections_accepted, "Connections accepted";
+    connections_refused, "Connections closed at once because of a limit";
+    connections_broken, "Connections closed because of a malformed or unsupported request";
+    request_bytes, "Bytes of requests read";
+    reply_bytes, "Bytes of replies written";
+    produced_batches, "Record batches taken from producers";
+    produced_records, "Records taken from producers";
+    produced_bytes, "Bytes of record batches taken from producers";
+    fetched_bytes, "Bytes of record batches given to consumers";
+}
+
+/// One plain counter.
+#[derive(Default)]
+pub struct Count(Cell<u64>);
+
+impl Count {
+    pub fn add(&self, more: usize) {
+        self.0.set(self.0.get() + more as u64);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl Counters {
+    pub fn request(&self, api: &'static str) {
+        *self.requests.borrow_mut().entry(api).or_default() += 1;
+    }
+}
+
+/// The text a scrape gets.
+pub fn encode(total: &Snapshot) -> String {
+    let mut registry = Registry::with_prefix("forebay");
+    total.register_counters(&mut registry);
+    let requests = Family::<Vec<(&'static str, &'static str)>, _>::default();
+    for (api, count) in &total.requests {
+        let counter: &prometheus_client::metrics::counter::Counter =
+            &requests.get_or_create_owned(&vec![("api", *api)]);
+        counter.inc_by(*count);
+    }
+    registry.register("requests", "Requests by API", requests);
+    for (name, help, value) in gauges(total) {
+        registry.register(name, help, ConstGauge::new(value as i64));
+    }
+    for (name, help, value) in engine_counters(&total.engine) {
+        registry.register(name, help, ConstCounter::new(value));
+    }
+    let mut out = String::new();
+    text::encode(&mut out, &registry).expect("writing into a string cannot fail");
+    out
+}
+
+fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 6] {
+    let engine = &total.engine;
+    [
+        ("shards", "Shards of this broker", total.shards),
+        ("connections", "Open connections", total.connections),
+        (
+            "request_memory_bytes",
+            "Memory of requests in flight",
+            total.request_memory_bytes,
+        ),
+        ("partitions", "Partitions on this broker", total.partitions),
+        ("tail_bytes", "Bytes in the tail caches", engine.tail_bytes),
+        (
+            "tail_unflushed_bytes",
+            "Bytes not yet written to segments",
+            engine.tail_unflushed_bytes,
+        ),
+    ]
+}
+
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 14] {
+    [
+        (
+            "appended_batches",
+            "Batches appended to logs",
+            engine.appended_batches,
+        ),
+        (
+            "appended_bytes",
+            "Bytes appended to logs",
+            engine.appended_bytes,
+        ),
+        (
+            "journal_commits",
+            "Commits of the journals",
+            engine.journal_commits,
+        ),
+        (
+            "journal_bytes",
+            "Bytes written to journals",
+            engine.journal_bytes,
+        ),
+        (
+            "segment_writes",
+            "Writes to segments",
+            engine.segment_writes,
+        ),
+        (
+            "segment_bytes",
+            "Bytes written to segments",
+            engine.segment_bytes,
+        ),
+        ("segment_syncs", "Syncs of segments", engine.segment_syncs),
+        (
+            "bypass_writes",
+            "Appends written past the journal",
+            engine.bypass_writes,
+        ),
+        (
+            "bypass_bytes",
+            "Bytes written past the journal",
+            engine.bypass_bytes,
+        ),
+        ("checkpoints", "Checkpoints", engine.checkpoints),
+        (
+            "cached_reads",
+            "Reads served from the tail cache",
+            engine.cached_reads,
+        ),
+        ("cold_reads", "Reads served from disk", engine.cold_reads),
+        (
+            "cold_read_bytes",
+            "Bytes read from disk",
+            engine.cold_read_bytes,
+        ),
+        ("faults", "Logs that went offline", engine.faults),
+    ]
+}
+
+fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
+    let EngineStats {
+        logs,
+        appended_batches,
+        appended_bytes,
+        journal_commits,
+        journal_bytes,
+        segment_writes,
+        segment_bytes,
+        segment_syncs,
+        bypass_writes,
+        bypass_bytes,
+        checkpoints,
+        tail_bytes,
+        tail_unflushed_bytes,
+        cached_reads,
+        cold_reads,
+        cold_read_bytes,
+        faults,
+    } = other;
+    for (sum, more) in [
+        (&mut total.logs, logs),
+        (&mut total.appended_batches, appended_batches),
+        (&mut total.appended_bytes, appended_bytes),
+        (&mut total.journal_commits, journal_commits),
+        (&mut total.journal_bytes, journal_bytes),
+        (&mut total.segment_writes, segment_writes),
+        (&mut total.segment_bytes, segment_bytes),
+        (&mut total.segment_syncs, segment_syncs),
+        (&mut total.bypass_writes, bypass_writes),
+        (&mut total.bypass_bytes, bypass_bytes),
+        (&mut total.checkpoints, checkpoints),
+        (&mut total.tail_bytes, tail_bytes),
+        (&mut total.tail_unflushed_bytes, tail_unflushed_bytes),
+        (&mut total.cached_reads, cached_reads),
+        (&mut total.cold_reads, cold_reads),
+        (&mut total.cold_read_bytes, cold_read_bytes),
+        (&mut total.faults, faults),
+    ] {
+        *sum += more;
+    }
+}

@@ -3,14 +3,24 @@
 //! Everything here is `Send` and owns its data, because it crosses threads. A call is answered exactly once. Its effects (appends,
 //! say) happen in the order in which one shard sent its calls to another; answers come back in any order.
 //!
-//! To add a call: a variant in [`Call`], one in [`Answer`], an arm in `Shard::execute`, and a typed method beside
-//! [`super::Shard::call`] so that no caller matches on an answer that cannot come.
+//! To add a call: a variant in [`Call`], one in [`Answer`], an arm in `Shard::execute`, and a typed method in `shard/ask.rs`, so
+//! that no caller matches on an answer that cannot come.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use forebay_engine::{LogId, Offset};
 
 use crate::{
     coord::group,
     meta::{Image, controller},
+    metrics::Snapshot,
+    partition::{
+        AppendOutcome, Appends, DeleteRecords, EpochEnd, EpochEndQuery, FindOffset, FoundOffset,
+        LogSize, OffsetFailure, ProducerState, ReadFailure, ReadOutcome, Reads, Watch,
+    },
 };
 
 pub enum Call {
@@ -20,18 +30,65 @@ pub enum Call {
     Publish(Arc<Image>),
     /// To the shard that owns the group's partition of `__consumer_offsets`.
     Group(group::Request),
+
+    Append(Appends),
+    Read(Reads),
+    Watch(Watch),
+    FindOffsets(Vec<FindOffset>),
+    DeleteRecords(Vec<DeleteRecords>),
+    EndOfEpochs(Vec<EpochEndQuery>),
+    /// All logs of the shard.
+    LogSizes,
+    DescribeProducers(LogId),
+
+    /// To shard 0, which counts connections: may one from this address come in?
+    Enter(IpAddr),
+    /// To shard 0: a connection that came in is gone.
+    Leave(IpAddr),
+    Metrics,
+    /// From shard 0 while the broker starts and stops.
+    Step(Step),
 }
 
 pub enum Answer {
     Control(controller::Reply),
+    /// Partitions that could not be opened stay offline and are logged; the image holds nevertheless.
     Published,
     Group(group::Reply),
+
+    Append(Vec<AppendOutcome>),
+    Read(Vec<ReadOutcome>),
+    Watch,
+    FindOffsets(Vec<Result<Option<FoundOffset>, ReadFailure>>),
+    DeleteRecords(Vec<Result<Offset, OffsetFailure>>),
+    EndOfEpochs(Vec<Result<EpochEnd, ReadFailure>>),
+    LogSizes(Vec<LogSize>),
+    DescribeProducers(Option<Vec<ProducerState>>),
+
+    Entered(bool),
+    Left,
+    Metrics(Box<Snapshot>),
+    Step(Result<(), String>),
     /// The other shard is stopping.
     Gone,
 }
 
+/// Start and stop, in this order; each is done on all shards before the next begins on any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// What recovery kept becomes durable.
+    SyncRecovered,
+    /// From here on logs may be appended to.
+    StartJournal,
+    /// Already bound on shard 0, which chose the port if need be.
+    Listen(SocketAddr),
+    /// No new connections, no new requests; those in flight get their replies.
+    Drain,
+    CloseEngine,
+}
+
 /// What travels between two shards, many at a time.
-pub(super) enum Message {
+pub enum Message {
     Call {
         id: u64,
         call: Call,
@@ -47,10 +104,24 @@ pub(super) enum Message {
 }
 
 impl Call {
-    /// Calls that only wait are dropped with their caller; all others run to their end.
+    /// Calls that only read or wait are dropped with their caller; all others run to their end.
     pub(super) fn ends_with_caller(&self) -> bool {
         match self {
-            Call::Control(_) | Call::Publish(_) | Call::Group(_) => false,
+            Call::Control(_)
+            | Call::Publish(_)
+            | Call::Group(_)
+            | Call::Append(_)
+            | Call::DeleteRecords(_)
+            | Call::Enter(_)
+            | Call::Leave(_)
+            | Call::Step(_) => false,
+            Call::Read(_)
+            | Call::Watch(_)
+            | Call::FindOffsets(_)
+            | Call::EndOfEpochs(_)
+            | Call::LogSizes
+            | Call::DescribeProducers(_)
+            | Call::Metrics => true,
         }
     }
 }

@@ -7,6 +7,8 @@ use std::fmt;
 
 use forebay_engine::{AppendError, ReadError, batch::BatchError};
 
+use crate::partition::{AppendFailure, OffsetFailure, ReadFailure};
+
 macro_rules! error_codes {
     ($($name:ident = $code:literal, $kafka:literal;)*) => {
         /// The codes we use, under Kafka's names.
@@ -180,6 +182,37 @@ impl From<&BatchError> for ErrorCode {
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             BatchError::Timestamp { .. } => ErrorCode::InvalidTimestamp,
             BatchError::UnsupportedCodec(_) => ErrorCode::UnsupportedCompressionType,
+        }
+    }
+}
+
+impl From<&AppendFailure> for ErrorCode {
+    fn from(failure: &AppendFailure) -> ErrorCode {
+        match failure {
+            AppendFailure::NotLeader => ErrorCode::NotLeaderOrFollower,
+            AppendFailure::TimedOut => ErrorCode::RequestTimedOut,
+            AppendFailure::Log(error) => ErrorCode::from(error),
+        }
+    }
+}
+
+impl From<&ReadFailure> for ErrorCode {
+    fn from(failure: &ReadFailure) -> ErrorCode {
+        match failure {
+            ReadFailure::NotLeader => ErrorCode::NotLeaderOrFollower,
+            ReadFailure::FencedEpoch => ErrorCode::FencedLeaderEpoch,
+            ReadFailure::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
+            ReadFailure::Log(error) => ErrorCode::from(error),
+        }
+    }
+}
+
+impl From<&OffsetFailure> for ErrorCode {
+    fn from(failure: &OffsetFailure) -> ErrorCode {
+        match failure {
+            OffsetFailure::NotLeader => ErrorCode::NotLeaderOrFollower,
+            OffsetFailure::OutOfRange => ErrorCode::OffsetOutOfRange,
+            OffsetFailure::Fault(_) => ErrorCode::KafkaStorageError,
         }
     }
 }

@@ -1,0 +1,124 @@
+//! A shard's partitions follow the image: opened, reconfigured, closed.
+
+use std::{collections::HashSet, rc::Rc, sync::Arc};
+
+use forebay_engine::{LogId, LogName, PartitionIndex};
+use futures_util::{StreamExt, stream};
+
+use super::Shard;
+use crate::{
+    meta::{Image, PartitionState, Topic},
+    partition::Partition,
+};
+
+/// Logs that are opened or deleted at the same time.
+const LOGS_AT_ONCE_MAX: usize = 16;
+
+impl Shard {
+    /// Makes the image this shard's own. Partitions that went are closed first, new ones are open before the image shows them, so
+    /// that whoever sees a topic in the image can use it. A partition whose log cannot be opened stays away and is logged.
+    pub(super) async fn follow(self: &Rc<Self>, image: Arc<Image>) {
+        let _turn = self.following.take(1).await;
+        let present = self.image();
+        if image.end < present.end {
+            return;
+        }
+        self.close_gone(&image).await;
+        let mut missing = Vec::new();
+        for topic in image.topics.values() {
+            let before = present.topics_by_id.get(&topic.id);
+            let unchanged = before.is_some_and(|before| Arc::ptr_eq(before, topic))
+                && image.broker_configs == present.broker_configs;
+            if !unchanged {
+                missing.extend(self.reconfigure(&image, topic));
+            }
+        }
+        stream::iter(missing)
+            .for_each_concurrent(LOGS_AT_ONCE_MAX, |(topic, index)| {
+                self.open(&image, topic, index)
+            })
+            .await;
+        self.batch_rules.borrow_mut().clear();
+        *self.image.borrow_mut() = image;
+        self.image_changed.notify_all();
+    }
+
+    /// Applies what changed to partitions that are open; names those that are not.
+    fn reconfigure(&self, image: &Image, topic: &Arc<Topic>) -> Vec<(Arc<Topic>, PartitionIndex)> {
+        let mut missing = Vec::new();
+        for (index, state) in topic.partitions.iter().enumerate() {
+            if !self.owns(state) {
+                continue;
+            }
+            let index = PartitionIndex(index as i32);
+            match self.partition(topic.id, index) {
+                Some(partition) => {
+                    let config = self
+                        .config
+                        .log_config(&image.broker_configs, &topic.configs);
+                    partition.log.configure(config);
+                    partition.set_leader_epoch(state.leader_epoch);
+                }
+                None => missing.push((topic.clone(), index)),
+            }
+        }
+        missing
+    }
+
+    async fn open(&self, image: &Image, topic: Arc<Topic>, index: PartitionIndex) {
+        let id = LogId {
+            topic_id: topic.id,
+            partition: index,
+        };
+        let name = LogName {
+            topic: topic.name.clone(),
+            partition: index,
+        };
+        let config = self
+            .config
+            .log_config(&image.broker_configs, &topic.configs);
+        match self.engine.open_log(id, name.clone(), config).await {
+            Ok(log) => {
+                let state = &topic.partitions[index.0 as usize];
+                let partition = Partition::new(log, state.leader_epoch);
+                self.partitions.borrow_mut().insert(id, partition);
+            }
+            Err(error) => tracing::error!(partition = %name, %error, "partition stays offline"),
+        }
+    }
+
+    async fn close_gone(&self, image: &Image) {
+        let named: HashSet<LogId> = self
+            .image()
+            .topics_by_id
+            .values()
+            .filter(|topic| !image.topics_by_id.contains_key(&topic.id))
+            .flat_map(|topic| {
+                (0..topic.partitions.len()).map(|index| LogId {
+                    topic_id: topic.id,
+                    partition: PartitionIndex(index as i32),
+                })
+            })
+            .collect();
+        let gone: Vec<Rc<Partition>> = {
+            let mut partitions = self.partitions.borrow_mut();
+            named
+                .iter()
+                .filter_map(|id| partitions.remove(id))
+                .collect()
+        };
+        stream::iter(gone)
+            .for_each_concurrent(LOGS_AT_ONCE_MAX, async |partition| {
+                partition.close();
+                if let Err(fault) = self.engine.delete_log(partition.log.id()).await {
+                    tracing::error!(partition = %partition.log.name(), %fault, "log not deleted");
+                }
+            })
+            .await;
+    }
+
+    /// Whether this shard of this host keeps the partition.
+    fn owns(&self, state: &PartitionState) -> bool {
+        state.replicas.contains(&self.config.node_id) && self.shard_of_lane(state.lane) == self.id
+    }
+}
