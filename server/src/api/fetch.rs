@@ -6,10 +6,34 @@ use bytes::Bytes;
 use forebay_engine::LeaderEpoch;
 use kafka_protocol::{messages::TopicName, protocol::StrBytes};
 
-use crate::wire::{
-    Decode, DecodeError, ErrorCode, Reader, RequestHeader,
-    reply::{Frame, FrameTooLarge},
+use std::{pin::pin, rc::Rc, time::Duration};
+
+use forebay_engine::{
+    Offset,
+    rt::{Instant, local::Units},
 };
+use futures_util::future::{select, select_all};
+
+use super::{
+    Outcome,
+    fetch_sessions::{SessionUse, Wanted},
+    partitions::{Located, leader_of, locate},
+    reply_or_close,
+};
+use crate::{
+    meta::Image,
+    partition::{Isolation, Read, ReadOutcome, Reads, Watch},
+    shard::Shard,
+    wire::{
+        Decode, DecodeError, ErrorCode, Reader, RequestHeader,
+        reply::{Frame, FrameTooLarge},
+    },
+};
+
+/// A reply may always take this much, however short memory for replies is.
+const REPLY_BYTES_FLOOR: usize = 64 * 1024;
+/// Longer waits are cut short: the client asks again.
+const WAIT_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct FetchRequest {
@@ -272,6 +296,273 @@ impl FetchPartitionReply {
                 frame.i32(leader_epoch);
                 frame.tagged_fields(0);
             });
+        }
+    }
+}
+
+/// Reads what is there; if that is too little, waits on the owning shards until there is more, and reads again.
+pub async fn fetch(shard: Rc<Shard>, request: FetchRequest, header: RequestHeader) -> Outcome {
+    let now = shard.rt.now();
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let isolation = request.isolation_level;
+    let begun = shard
+        .fetch_sessions
+        .borrow_mut()
+        .begin(request, now, || shard.rt.random_u64());
+    let (session, wanted) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            let reply = FetchReply {
+                throttle_time_ms: 0,
+                error,
+                session_id: 0,
+                topics: Vec::new(),
+            };
+            return reply_or_close(&header, reply.encode(&header));
+        }
+    };
+    let image = shard.image();
+    let mut round = Round {
+        places: wanted
+            .iter()
+            .map(|wanted| place(&shard, &image, wanted))
+            .collect(),
+        wanted,
+        isolation: isolation.into(),
+        bytes_max: bytes_max.min(shard.config.fetch.bytes_max),
+        deadline: Instant(now.0.saturating_add(wait.as_nanos() as u64)),
+    };
+    let (memory, outcomes) = round.read_enough(&shard, bytes_min).await;
+    let reply = round.reply(&shard, &image, session, outcomes);
+    match reply.encode(&header) {
+        Ok(slices) => Outcome::Fetched(slices, memory),
+        Err(error) => reply_or_close(&header, Err(error)),
+    }
+}
+
+/// Everything one request reads, however often.
+struct Round {
+    wanted: Vec<Wanted>,
+    /// By partition as `wanted`.
+    places: Vec<Result<Located, ErrorCode>>,
+    isolation: Isolation,
+    bytes_max: usize,
+    deadline: Instant,
+}
+
+/// What came of reading one partition.
+type Found = Result<ReadOutcome, ErrorCode>;
+
+impl Round {
+    async fn read_enough(
+        &mut self,
+        shard: &Rc<Shard>,
+        bytes_min: usize,
+    ) -> (Option<Units>, Vec<Found>) {
+        loop {
+            let (reserved, bytes_max) = reserve(shard, self.bytes_max);
+            let found = self.read(shard, bytes_max).await;
+            // Only what is there, and only until it is sent.
+            drop(reserved);
+            let failed = |found: &Found| match found {
+                Ok(outcome) => outcome.failure.is_some(),
+                Err(_) => true,
+            };
+            let bytes: usize = found.iter().flatten().map(|outcome| outcome.bytes).sum();
+            let left = self.deadline.0.saturating_sub(shard.rt.now().0);
+            let enough = bytes >= bytes_min.min(bytes_max)
+                || left == 0
+                || found.is_empty()
+                || shard.front.is_draining()
+                || found.iter().any(failed);
+            if enough {
+                return (shard.front.replies().try_take(bytes as u64), found);
+            }
+            self.wait_for_more(shard, &found, Duration::from_nanos(left))
+                .await;
+        }
+    }
+
+    /// All reads are on their way when this first waits. Each shard may use its share of the bytes.
+    fn read(
+        &self,
+        shard: &Rc<Shard>,
+        bytes_max: usize,
+    ) -> impl Future<Output = Vec<Found>> + use<> {
+        let mut positions = Vec::new();
+        let mut reads = Vec::new();
+        let mut found: Vec<Found> = Vec::with_capacity(self.wanted.len());
+        for (position, (wanted, place)) in self.wanted.iter().zip(&self.places).enumerate() {
+            let from = Offset::from_wire(wanted.partition.fetch_offset);
+            match (place, from) {
+                (Err(error), _) => found.push(Err(*error)),
+                (Ok(_), None) => found.push(Err(ErrorCode::OffsetOutOfRange)),
+                (Ok(located), Some(from)) => {
+                    let read = Read {
+                        log: located.log,
+                        from,
+                        current_epoch: wanted.partition.current_leader_epoch,
+                        bytes_max: usize::try_from(wanted.partition.partition_max_bytes)
+                            .unwrap_or(0),
+                    };
+                    reads.push((located.owner, read));
+                    positions.push(position);
+                    // Stands unless the shard answers.
+                    found.push(Err(ErrorCode::NotLeaderOrFollower));
+                }
+            }
+        }
+        let count = reads.len().max(1);
+        let isolation = self.isolation;
+        let ask = move |shard: &Rc<Shard>, owner, reads: Vec<Read>| {
+            let share = bytes_max as u64 * reads.len() as u64 / count as u64;
+            let request = Reads {
+                reads,
+                isolation,
+                bytes_max: share as usize,
+            };
+            shard.read(owner, request)
+        };
+        let asked = shard.scatter(reads, ask);
+        async move {
+            for (position, outcome) in positions.into_iter().zip(asked.await) {
+                if let Some(outcome) = outcome {
+                    found[position] = Ok(outcome);
+                }
+            }
+            found
+        }
+    }
+
+    /// Until some partition has more than was found, or time is up.
+    async fn wait_for_more(&self, shard: &Rc<Shard>, found: &[Found], left: Duration) {
+        let seen = self.places.iter().zip(found).filter_map(|(place, found)| {
+            let located = place.as_ref().ok()?;
+            let marks = found.as_ref().ok()?.marks?;
+            let end = match self.isolation {
+                Isolation::ReadUncommitted => marks.high_watermark,
+                Isolation::ReadCommitted => marks.last_stable,
+            };
+            Some((located.owner, (located.log, end)))
+        });
+        let mut by_shard = std::collections::BTreeMap::<_, Vec<_>>::new();
+        for (owner, partition) in seen {
+            by_shard.entry(owner).or_default().push(partition);
+        }
+        let watches = by_shard.into_iter().map(|(owner, partitions)| {
+            let isolation = self.isolation;
+            Box::pin(shard.watch(
+                owner,
+                Watch {
+                    partitions,
+                    isolation,
+                },
+            ))
+        });
+        let any = pin!(select_all(watches));
+        let drain = pin!(shard.front.drain_begun());
+        shard.rt.timeout(left, select(any, drain)).await;
+    }
+
+    fn reply(
+        self,
+        shard: &Shard,
+        image: &Image,
+        session: SessionUse,
+        found: Vec<Found>,
+    ) -> FetchReply {
+        let mut sessions = shard.fetch_sessions.borrow_mut();
+        let mut topics: Vec<FetchTopicReply> = Vec::new();
+        for (wanted, found) in self.wanted.into_iter().zip(found) {
+            let index = wanted.partition.index;
+            let reply = partition_reply(image, &wanted.topic, index, found, self.isolation);
+            shard
+                .counters
+                .fetched_bytes
+                .add(reply.records.iter().map(Bytes::len).sum());
+            if !sessions.tell(session, &wanted.topic, &reply) {
+                continue;
+            }
+            match topics.last_mut().filter(|last| last.topic == wanted.topic) {
+                Some(last) => last.partitions.push(reply),
+                None => topics.push(FetchTopicReply {
+                    topic: wanted.topic,
+                    partitions: vec![reply],
+                }),
+            }
+        }
+        FetchReply {
+            throttle_time_ms: 0,
+            error: ErrorCode::None,
+            session_id: session.id(),
+            topics,
+        }
+    }
+}
+
+/// Sets memory for a reply aside while it is read; when there is little, the reply gets smaller, but never less than the floor.
+fn reserve(shard: &Shard, bytes_max: usize) -> (Option<Units>, usize) {
+    let mut bytes = bytes_max;
+    loop {
+        if let Some(units) = shard.front.replies().try_take(bytes as u64) {
+            return (Some(units), bytes);
+        }
+        if bytes <= REPLY_BYTES_FLOOR {
+            return (None, bytes);
+        }
+        bytes = (bytes / 2).max(REPLY_BYTES_FLOOR);
+    }
+}
+
+fn place(shard: &Shard, image: &Image, wanted: &Wanted) -> Result<Located, ErrorCode> {
+    let topic = image.topics.get(wanted.topic.as_str());
+    locate(shard, topic, wanted.partition.index)
+}
+
+fn partition_reply(
+    image: &Image,
+    topic: &str,
+    index: i32,
+    found: Found,
+    isolation: Isolation,
+) -> FetchPartitionReply {
+    let (error, outcome) = match found {
+        Err(error) => (error, None),
+        Ok(outcome) => {
+            let error = outcome
+                .failure
+                .as_ref()
+                .map_or(ErrorCode::None, ErrorCode::from);
+            (error, Some(outcome))
+        }
+    };
+    let mut reply = FetchPartitionReply::failed(index, error);
+    if let Some(marks) = outcome.as_ref().and_then(|outcome| outcome.marks) {
+        reply.high_watermark = marks.high_watermark.get();
+        reply.last_stable_offset = marks.last_stable.get();
+        reply.log_start_offset = marks.log_start.get();
+    }
+    if matches!(
+        error,
+        ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch
+    ) {
+        reply.current_leader = leader_of(image, topic, index);
+    }
+    if isolation == Isolation::ReadCommitted {
+        // No transactions yet, so none was aborted.
+        reply.aborted_transactions = Some(Vec::new());
+    }
+    reply.records = outcome.map_or_else(Vec::new, |outcome| outcome.slices);
+    reply
+}
+
+impl From<IsolationLevel> for Isolation {
+    fn from(level: IsolationLevel) -> Isolation {
+        match level {
+            IsolationLevel::ReadUncommitted => Isolation::ReadUncommitted,
+            IsolationLevel::ReadCommitted => Isolation::ReadCommitted,
         }
     }
 }

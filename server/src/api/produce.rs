@@ -9,10 +9,30 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use crate::wire::{
-    Decode, DecodeError, ErrorCode, Reader, RequestHeader,
-    reply::{Frame, FrameTooLarge},
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use forebay_engine::{
+    ShardId,
+    batch::{BatchError, Codec, validate},
 };
+
+use super::{
+    Outcome,
+    partitions::{leader_of, locate},
+    reply_or_close,
+};
+use crate::{
+    meta::{Image, Topic},
+    partition::{Append, AppendOutcome, Appends},
+    shard::Shard,
+    wire::{
+        Decode, DecodeError, ErrorCode, Reader, RequestHeader,
+        reply::{Frame, FrameTooLarge},
+    },
+};
+
+/// From this version on clients may send zstd.
+const ZSTD_FROM_VERSION: i16 = 7;
 
 #[derive(Debug, PartialEq)]
 pub struct ProduceRequest {
@@ -189,5 +209,194 @@ impl ProducePartitionReply {
             }
             _ => frame.tagged_fields(0),
         }
+    }
+}
+
+/// Validates every batch here, on the connection's core, appends all of them at once where they belong, and replies when they are
+/// committed. All effects are queued before the first await.
+pub async fn produce(shard: Rc<Shard>, request: ProduceRequest, header: RequestHeader) -> Outcome {
+    let acks = Acks::from_wire(request.acks);
+    if acks.is_none() || request.transactional_id.is_some() {
+        let error = match acks {
+            None => ErrorCode::InvalidRequiredAcks,
+            Some(_) => ErrorCode::InvalidTxnState,
+        };
+        let reply = reply_to_all(request, error);
+        return reply_or_close(&header, reply.encode(&header).map(|bytes| vec![bytes]));
+    }
+    let wait = acks != Some(Acks::None);
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let image = shard.image();
+    let mut appends = Vec::new();
+    let topics: Vec<TopicInFlight> = request
+        .topics
+        .into_iter()
+        .map(|topic| {
+            let known = image.topics.get(topic.name.as_str());
+            let partitions = topic.partitions.into_iter().map(|partition| {
+                let index = partition.index;
+                let place = match prepare(&shard, known, partition, header.version) {
+                    Ok((owner, append)) => {
+                        appends.push((owner, append));
+                        Ok(appends.len() - 1)
+                    }
+                    Err(refused) => Err(refused),
+                };
+                (index, place)
+            });
+            TopicInFlight {
+                partitions: partitions.collect(),
+                name: topic.name,
+            }
+        })
+        .collect();
+    let ask = move |shard: &Rc<Shard>, owner, appends| {
+        let request = Appends {
+            appends,
+            wait,
+            timeout,
+        };
+        shard.append(owner, request)
+    };
+    let mut outcomes = shard.scatter(appends, ask).await;
+    let partition_reply = |name: &TopicName, index, place: Result<usize, Refused>| match place {
+        Err(refused) => refused.reply(&image, name, index),
+        Ok(at) => match outcomes[at].take() {
+            Some(outcome) => reply_to(&image, name, index, outcome),
+            None => ProducePartitionReply::failed(index, ErrorCode::NotLeaderOrFollower),
+        },
+    };
+    let reply = in_flight_to_reply(topics, partition_reply);
+    if !wait {
+        // Nobody hears of an error: the client learns of it by losing the connection.
+        let failed = |topic: &ProduceTopicReply| {
+            let failed = |partition: &ProducePartitionReply| !partition.error.is_none();
+            topic.partitions.iter().any(failed)
+        };
+        let any_failed = reply.topics.iter().any(failed);
+        return if any_failed {
+            Outcome::Close
+        } else {
+            Outcome::Silent
+        };
+    }
+    reply_or_close(&header, reply.encode(&header).map(|bytes| vec![bytes]))
+}
+
+/// A topic of the request while its batches are on their way: for each partition the place of its outcome.
+struct TopicInFlight {
+    name: TopicName,
+    partitions: Vec<(i32, Result<usize, Refused>)>,
+}
+
+/// A batch that does not get to a log.
+enum Refused {
+    Partition(ErrorCode),
+    Batch(BatchError),
+}
+
+fn prepare(
+    shard: &Shard,
+    topic: Option<&Arc<Topic>>,
+    partition: ProducePartition,
+    version: i16,
+) -> Result<(ShardId, Append), Refused> {
+    let located = locate(shard, topic, partition.index).map_err(Refused::Partition)?;
+    let topic = topic.expect("a partition that was located has a topic");
+    let records = partition
+        .records
+        .ok_or(Refused::Partition(ErrorCode::InvalidRecord))?;
+    let batch = validate(records, &shard.batch_rules(topic), shard.rt.wall_clock())
+        .map_err(Refused::Batch)?;
+    if version < ZSTD_FROM_VERSION && batch.header().codec() == Ok(Codec::Zstd) {
+        return Err(Refused::Partition(ErrorCode::UnsupportedCompressionType));
+    }
+    let log = located.log;
+    Ok((located.owner, Append { log, batch }))
+}
+
+impl Refused {
+    fn reply(self, image: &Image, topic: &str, index: i32) -> ProducePartitionReply {
+        match self {
+            Refused::Partition(error) => failed(image, topic, index, error),
+            Refused::Batch(error) => {
+                let mut reply = ProducePartitionReply::failed(index, ErrorCode::from(&error));
+                reply.error_message = Some(StrBytes::from_string(error.to_string()));
+                let at_fault = match &error {
+                    BatchError::KeyMissing { indices } => indices.as_slice(),
+                    BatchError::Timestamp { index, .. } => std::slice::from_ref(index),
+                    _ => &[],
+                };
+                let record_error = |batch_index: &i32| RecordError {
+                    batch_index: *batch_index,
+                    message: None,
+                };
+                reply.record_errors = at_fault.iter().map(record_error).collect();
+                reply
+            }
+        }
+    }
+}
+
+fn reply_to(
+    image: &Image,
+    topic: &str,
+    index: i32,
+    outcome: AppendOutcome,
+) -> ProducePartitionReply {
+    match outcome {
+        Ok(appended) => ProducePartitionReply {
+            index,
+            error: ErrorCode::None,
+            base_offset: appended.base_offset.get(),
+            log_append_time_ms: appended.append_time.map_or(-1, |time| time.0),
+            log_start_offset: appended.log_start.get(),
+            record_errors: Vec::new(),
+            error_message: None,
+            current_leader: None,
+        },
+        Err(failure) => failed(image, topic, index, ErrorCode::from(&failure)),
+    }
+}
+
+fn failed(image: &Image, topic: &str, index: i32, error: ErrorCode) -> ProducePartitionReply {
+    let mut reply = ProducePartitionReply::failed(index, error);
+    if error == ErrorCode::NotLeaderOrFollower {
+        reply.current_leader = leader_of(image, topic, index);
+    }
+    reply
+}
+
+fn reply_to_all(request: ProduceRequest, error: ErrorCode) -> ProduceReply {
+    let topics = request.topics.into_iter().map(|topic| TopicInFlight {
+        name: topic.name,
+        partitions: topic
+            .partitions
+            .into_iter()
+            .map(|partition| (partition.index, Err(Refused::Partition(error))))
+            .collect(),
+    });
+    in_flight_to_reply(topics.collect(), |_, index, _| {
+        ProducePartitionReply::failed(index, error)
+    })
+}
+
+fn in_flight_to_reply(
+    topics: Vec<TopicInFlight>,
+    mut partition_reply: impl FnMut(&TopicName, i32, Result<usize, Refused>) -> ProducePartitionReply,
+) -> ProduceReply {
+    let topics = topics.into_iter().map(|topic| {
+        let partitions = topic
+            .partitions
+            .into_iter()
+            .map(|(index, place)| partition_reply(&topic.name, index, place));
+        ProduceTopicReply {
+            partitions: partitions.collect(),
+            name: topic.name.clone(),
+        }
+    });
+    ProduceReply {
+        topics: topics.collect(),
+        throttle_time_ms: 0,
     }
 }
