@@ -11,13 +11,20 @@ pub mod durable;
 pub mod file;
 pub mod local;
 pub mod net;
+mod random;
 pub mod sim;
 pub mod uring;
+
+#[cfg(test)]
+mod conformance;
 
 use std::{
     future::Future,
     io,
-    path::{Path, PathBuf},
+    net::SocketAddr,
+    path::Path,
+    pin::{Pin, pin},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -34,12 +41,34 @@ pub enum Rt {
     Sim(sim::Sim),
 }
 
-/// Monotonic time in nanoseconds since an arbitrary start.
+/// Monotonic time in nanoseconds since an arbitrary start, the same for all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(pub u64);
 
+impl Instant {
+    /// Zero if `earlier` is in fact later.
+    pub fn since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    pub fn plus(self, duration: Duration) -> Instant {
+        Instant(self.0.saturating_add(nanos(duration)))
+    }
+}
+
+/// Saturates after 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A spawned task. Dropping it cancels the task; `detach` lets it run on.
-pub struct Task<T>(std::marker::PhantomData<T>);
+#[must_use = "dropping a task cancels it"]
+pub struct Task<T>(TaskKind<T>);
+
+enum TaskKind<T> {
+    Uring(uring::Task<T>),
+    Sim(sim::Task<T>),
+}
 
 #[derive(Clone, Copy, Debug)]
 pub struct DiskSpace {
@@ -48,7 +77,7 @@ pub struct DiskSpace {
     pub available_bytes: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
     pub name: String,
     pub is_dir: bool,
@@ -57,107 +86,221 @@ pub struct DirEntry {
 
 impl<T: 'static> Task<T> {
     pub fn detach(self) {
-        unimplemented!()
+        match self.0 {
+            TaskKind::Uring(task) => task.detach(),
+            TaskKind::Sim(task) => task.detach(),
+        }
     }
+
     /// Stops the task and waits until it is gone.
     pub async fn cancel(self) {
-        unimplemented!()
+        match self.0 {
+            TaskKind::Uring(task) => task.cancel().await,
+            TaskKind::Sim(task) => drop(task),
+        }
     }
 }
 
 impl<T> Future for Task<T> {
     type Output = T;
-    fn poll(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<T> {
-        unimplemented!()
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match &mut self.0 {
+            TaskKind::Uring(task) => Pin::new(task).poll(cx),
+            TaskKind::Sim(task) => Pin::new(task).poll(cx),
+        }
     }
 }
 
+/// Clock, randomness and tasks.
 impl Rt {
     pub fn now(&self) -> Instant {
-        unimplemented!()
+        match self {
+            Rt::Uring(uring) => uring.now(),
+            Rt::Sim(sim) => sim.now(),
+        }
     }
+
     pub fn wall_clock(&self) -> Timestamp {
-        unimplemented!()
+        match self {
+            Rt::Uring(uring) => uring.wall_clock(),
+            Rt::Sim(sim) => sim.wall_clock(),
+        }
     }
+
+    /// Not for secrets.
     pub fn random_u64(&self) -> u64 {
-        unimplemented!()
+        match self {
+            Rt::Uring(uring) => uring.random_u64(),
+            Rt::Sim(sim) => sim.random_u64(),
+        }
     }
+
     pub fn spawn<T: 'static>(
         &self,
-        _class: Class,
-        _future: impl Future<Output = T> + 'static,
+        class: Class,
+        future: impl Future<Output = T> + 'static,
     ) -> Task<T> {
-        unimplemented!()
+        Task(match self {
+            Rt::Uring(uring) => TaskKind::Uring(uring.spawn(class, future)),
+            Rt::Sim(sim) => TaskKind::Sim(sim.spawn(future)),
+        })
     }
-    pub async fn sleep(&self, _duration: Duration) {
-        unimplemented!()
+
+    pub async fn sleep(&self, duration: Duration) {
+        match self {
+            Rt::Uring(uring) => uring.sleep(duration).await,
+            Rt::Sim(sim) => sim.sleep(duration).await,
+        }
     }
+
     /// Lets other tasks run; returns at once when nothing else is ready.
     pub async fn yield_now(&self) {
-        unimplemented!()
+        match self {
+            Rt::Uring(uring) => uring.yield_now().await,
+            Rt::Sim(_) => futures_lite::future::yield_now().await,
+        }
     }
+
     /// `None` when `duration` passed first; the future is dropped then.
     pub async fn timeout<T>(
         &self,
-        _duration: Duration,
-        _future: impl Future<Output = T>,
+        duration: Duration,
+        future: impl Future<Output = T>,
     ) -> Option<T> {
-        unimplemented!()
-    }
-    /// A zeroed buffer fit for direct I/O; `len` is rounded up to [`buf::ALIGNMENT`].
-    pub fn alloc(&self, _len: usize) -> AlignedBuf {
-        unimplemented!()
-    }
-
-    pub async fn open(&self, _path: &Path, _mode: OpenMode) -> io::Result<File> {
-        unimplemented!()
-    }
-    /// Creates the directory and its parents; durable only after `sync_dir` of each parent.
-    pub async fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
-        unimplemented!()
-    }
-    pub async fn list_dir(&self, _path: &Path) -> io::Result<Vec<DirEntry>> {
-        unimplemented!()
-    }
-    /// Durable only after `sync_dir` of the parent. Replaces an existing file.
-    pub async fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        unimplemented!()
-    }
-    pub async fn remove_file(&self, _path: &Path) -> io::Result<()> {
-        unimplemented!()
-    }
-    pub async fn remove_dir_all(&self, _path: &Path) -> io::Result<()> {
-        unimplemented!()
-    }
-    pub async fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        unimplemented!()
-    }
-    pub async fn exists(&self, _path: &Path) -> bool {
-        unimplemented!()
-    }
-    /// Whole content of a small file; refuses one larger than `bytes_max`.
-    pub async fn read_small(&self, _path: &Path, _bytes_max: usize) -> io::Result<Vec<u8>> {
-        unimplemented!()
-    }
-    pub async fn disk_space(&self, _path: &Path) -> io::Result<DiskSpace> {
-        unimplemented!()
+        let done = pin!(async { Some(future.await) });
+        let late = pin!(async {
+            self.sleep(duration).await;
+            None
+        });
+        futures_lite::future::or(done, late).await
     }
 
     /// Runs blocking or CPU-heavy work off the executor (glommio's blocking pool; inline in the simulator).
     pub async fn run_blocking<T: Send + 'static>(
         &self,
-        _work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
-        unimplemented!()
-    }
-
-    pub fn listen(&self, _address: std::net::SocketAddr) -> io::Result<net::Listener> {
-        unimplemented!()
-    }
-    pub async fn connect(&self, _address: std::net::SocketAddr) -> io::Result<net::Stream> {
-        unimplemented!()
+        match self {
+            Rt::Uring(uring) => uring.run_blocking(work).await,
+            Rt::Sim(_) => {
+                futures_lite::future::yield_now().await;
+                work()
+            }
+        }
     }
 }
 
-#[allow(dead_code)]
-fn _paths(_: PathBuf) {}
+/// Disk.
+impl Rt {
+    /// A zeroed buffer fit for direct I/O; `len` is rounded up to [`buf::ALIGNMENT`].
+    pub fn alloc(&self, len: usize) -> AlignedBuf {
+        let len = buf::align_up(len.max(1));
+        AlignedBuf(match self {
+            Rt::Uring(uring) => buf::Memory::Uring(uring.alloc(len)),
+            Rt::Sim(_) => buf::Memory::Sim(vec![0; len]),
+        })
+    }
+
+    pub async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
+        Ok(File(match self {
+            Rt::Uring(uring) => file::FileKind::Uring(uring.open(path, mode).await?),
+            Rt::Sim(sim) => file::FileKind::Sim(sim.open(path, mode).await?),
+        }))
+    }
+
+    /// Creates the directory and its parents; durable only after `sync_dir` of each parent.
+    pub async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Rt::Uring(uring) => uring.create_dir_all(path).await,
+            Rt::Sim(sim) => sim.create_dir_all(path).await,
+        }
+    }
+
+    /// Sorted by name.
+    pub async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        match self {
+            Rt::Uring(uring) => uring.list_dir(path).await,
+            Rt::Sim(sim) => sim.list_dir(path).await,
+        }
+    }
+
+    /// Durable only after `sync_dir` of the parent. Replaces an existing file.
+    pub async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self {
+            Rt::Uring(uring) => uring.rename(from, to).await,
+            Rt::Sim(sim) => sim.rename(from, to).await,
+        }
+    }
+
+    /// Durable only after `sync_dir` of the parent. Files that are open stay usable.
+    pub async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Rt::Uring(uring) => uring.remove_file(path).await,
+            Rt::Sim(sim) => sim.remove_file(path).await,
+        }
+    }
+
+    /// Not atomic: a crash may leave some of what was in it.
+    pub async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Rt::Uring(uring) => uring.remove_dir_all(path).await,
+            Rt::Sim(sim) => sim.remove_dir_all(path).await,
+        }
+    }
+
+    /// Makes durable which names the directory holds.
+    pub async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Rt::Uring(uring) => uring.sync_dir(path).await,
+            Rt::Sim(sim) => sim.sync_dir(path).await,
+        }
+    }
+
+    pub async fn exists(&self, path: &Path) -> bool {
+        match self {
+            Rt::Uring(uring) => uring.exists(path).await,
+            Rt::Sim(sim) => sim.exists(path).await,
+        }
+    }
+
+    /// Whole content of a small file; refuses one larger than `bytes_max` with `InvalidData`.
+    pub async fn read_small(&self, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+        match self {
+            Rt::Uring(uring) => uring.read_small(path, bytes_max).await,
+            Rt::Sim(sim) => sim.read_small(path, bytes_max).await,
+        }
+    }
+
+    pub async fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {
+        match self {
+            Rt::Uring(uring) => uring.disk_space(path).await,
+            Rt::Sim(sim) => sim.disk_space(path).await,
+        }
+    }
+}
+
+/// Network.
+impl Rt {
+    pub fn listen(&self, address: SocketAddr) -> io::Result<net::Listener> {
+        match self {
+            Rt::Uring(uring) => uring.listen(address),
+            Rt::Sim(sim) => sim.listen(address),
+        }
+    }
+
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<net::Stream> {
+        match self {
+            Rt::Uring(uring) => uring.connect(address).await,
+            Rt::Sim(sim) => sim.connect(address).await,
+        }
+    }
+}
+
+/// A file larger than `read_small` may read.
+fn too_large(path: &Path, bytes_max: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{} is larger than {bytes_max} bytes", path.display()),
+    )
+}

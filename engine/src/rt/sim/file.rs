@@ -1,0 +1,229 @@
+//! Disk operations in virtual time: each takes a seeded latency and may fail as the faults say.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Sim,
+    disk::{FileRef, Survives},
+};
+use crate::rt::{
+    DirEntry, DiskSpace, OpenMode,
+    buf::{AlignedBuf, Memory},
+    too_large,
+};
+
+const LATENCY_MIN: Duration = Duration::from_micros(20);
+const LATENCY_SPREAD_NANOS: u64 = 500_000;
+
+impl Sim {
+    pub(in crate::rt) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
+        self.disk_latency("open", 0).await;
+        let disk = self.0.disk.borrow();
+        let node = match mode {
+            OpenMode::Create => disk.create_file(path)?,
+            OpenMode::Read | OpenMode::ReadWrite | OpenMode::ReadWriteDurable => disk.file(path)?,
+        };
+        Ok(File {
+            sim: self.clone(),
+            node,
+            path: path.to_owned(),
+            mode,
+        })
+    }
+
+    pub(in crate::rt) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk_latency("create_dir", 0).await;
+        self.0.disk.borrow().create_dir_all(path)
+    }
+
+    pub(in crate::rt) async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.disk_latency("list", 0).await;
+        self.0.disk.borrow().list(path)
+    }
+
+    pub(in crate::rt) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk_latency("rename", 0).await;
+        self.0.disk.borrow().rename(from, to)
+    }
+
+    pub(in crate::rt) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk_latency("remove", 0).await;
+        self.0.disk.borrow().remove_file(path)
+    }
+
+    pub(in crate::rt) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk_latency("remove_dir", 0).await;
+        self.0.disk.borrow().remove_dir_all(path)
+    }
+
+    pub(in crate::rt) async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let sync = self.0.disk.borrow().start_sync_dir(path)?;
+        self.disk_latency("sync_dir", 0).await;
+        self.fail_at_random(self.0.faults.get().sync_error)?;
+        sync.finish();
+        Ok(())
+    }
+
+    pub(in crate::rt) async fn exists(&self, path: &Path) -> bool {
+        self.disk_latency("exists", 0).await;
+        self.0.disk.borrow().exists(path)
+    }
+
+    pub(in crate::rt) async fn read_small(
+        &self,
+        path: &Path,
+        bytes_max: usize,
+    ) -> io::Result<Vec<u8>> {
+        self.disk_latency("read_small", 0).await;
+        self.fail_at_random(self.0.faults.get().read_error)?;
+        let file = self.0.disk.borrow().file(path)?;
+        let content = file.borrow().read(0, bytes_max.saturating_add(1));
+        if content.len() > bytes_max {
+            return Err(too_large(path, bytes_max));
+        }
+        Ok(content.into())
+    }
+
+    pub(in crate::rt) async fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {
+        self.disk_latency("space", 0).await;
+        let disk = self.0.disk.borrow();
+        if !disk.exists(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(disk.space())
+    }
+
+    /// Independent for each operation, so that two at a time may end in either order.
+    async fn disk_latency(&self, what: &'static str, position: u64) {
+        let spread = Duration::from_nanos(self.0.random.below(LATENCY_SPREAD_NANOS));
+        self.sleep(LATENCY_MIN + spread).await;
+        self.record(what, position);
+    }
+
+    fn fail_at_random(&self, probability: f64) -> io::Result<()> {
+        // Draws nothing without faults, so that switching them off leaves the rest of a run's choices alone.
+        if probability > 0.0 && self.0.random.chance(probability) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
+    }
+}
+
+pub(in crate::rt) struct File {
+    sim: Sim,
+    node: FileRef,
+    path: PathBuf,
+    mode: OpenMode,
+}
+
+impl File {
+    pub(in crate::rt) async fn write_at(&self, buf: AlignedBuf, position: u64) -> io::Result<()> {
+        let Memory::Sim(bytes) = buf.0 else {
+            panic!("a buffer of glommio in a file of the simulator");
+        };
+        let survives = self.writable()?;
+        let mut write = InFlight::start(self, position, bytes.into());
+        self.sim.disk_latency("write", position).await;
+        // Dropping the write in flight tears it.
+        self.sim
+            .fail_at_random(self.sim.0.faults.get().write_error)?;
+        write.finish(survives);
+        Ok(())
+    }
+
+    pub(in crate::rt) async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
+        self.sim.disk_latency("read", position).await;
+        self.sim
+            .fail_at_random(self.sim.0.faults.get().read_error)?;
+        Ok(self.node.borrow().read(position, len))
+    }
+
+    pub(in crate::rt) async fn sync(&self) -> io::Result<()> {
+        let upto = self.node.borrow().start_sync();
+        self.sim.disk_latency("sync", upto).await;
+        let outcome = self.sim.fail_at_random(self.sim.0.faults.get().sync_error);
+        let mut node = self.node.borrow_mut();
+        match outcome {
+            Ok(()) => node.finish_sync(upto),
+            Err(_) => node.fail_sync(upto, &self.sim.0.random),
+        }
+        outcome
+    }
+
+    pub(in crate::rt) async fn truncate(&self, len: u64) -> io::Result<()> {
+        self.writable()?;
+        self.sim.disk_latency("truncate", len).await;
+        self.sim
+            .fail_at_random(self.sim.0.faults.get().write_error)?;
+        self.node.borrow_mut().set_len(len);
+        Ok(())
+    }
+
+    pub(in crate::rt) async fn allocate(&self, len: u64) -> io::Result<()> {
+        self.writable()?;
+        self.sim.disk_latency("allocate", len).await;
+        self.sim.fail_at_random(self.sim.0.faults.get().write_error)
+    }
+
+    pub(in crate::rt) async fn len(&self) -> io::Result<u64> {
+        self.sim.disk_latency("len", 0).await;
+        Ok(self.node.borrow().len())
+    }
+
+    pub(in crate::rt) async fn close(self) -> io::Result<()> {
+        self.sim.disk_latency("close", 0).await;
+        Ok(())
+    }
+
+    pub(in crate::rt) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn writable(&self) -> io::Result<Survives> {
+        match self.mode {
+            OpenMode::Read => Err(io::Error::from_raw_os_error(libc::EBADF)),
+            OpenMode::ReadWrite | OpenMode::Create => Ok(Survives::Cached),
+            OpenMode::ReadWriteDurable => Ok(Survives::Durably),
+        }
+    }
+}
+
+/// A write between its start and its end; torn if it is dropped unfinished.
+struct InFlight<'a> {
+    file: &'a File,
+    write: u64,
+    finished: bool,
+}
+
+impl<'a> InFlight<'a> {
+    fn start(file: &'a File, position: u64, bytes: Bytes) -> InFlight<'a> {
+        InFlight {
+            file,
+            write: file.node.borrow_mut().start_write(position, bytes),
+            finished: false,
+        }
+    }
+
+    fn finish(&mut self, survives: Survives) {
+        self.finished = true;
+        self.file
+            .node
+            .borrow_mut()
+            .finish_write(self.write, survives);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            let random = &self.file.sim.0.random;
+            self.file.node.borrow_mut().tear_write(self.write, random);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What we ask the host by plain system calls. All of it blocks: call it from the blocking pool, or before the shards start.
+#![allow(clippy::disallowed_methods)]
+
+use std::{ffi::CString, fs, io, io::Read, mem::MaybeUninit, os::unix::ffi::OsStrExt, path::Path};
+
+use crate::rt::{DirEntry, DiskSpace};
+
+/// The cores this process may run on, in ascending order.
+#[allow(unsafe_code)]
+pub fn usable_cores() -> io::Result<Vec<usize>> {
+    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
+    // SAFETY: the kernel writes at most the size we pass into memory that we own, and a zeroed set is a valid one.
+    let set = unsafe {
+        let size = size_of::<libc::cpu_set_t>();
+        if libc::sched_getaffinity(0, size, set.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        set.assume_init()
+    };
+    let cores = 0..libc::CPU_SETSIZE as usize;
+    // SAFETY: CPU_ISSET reads bits below CPU_SETSIZE of a valid set.
+    Ok(cores
+        .filter(|core| unsafe { libc::CPU_ISSET(*core, &set) })
+        .collect())
+}
+
+#[allow(unsafe_code)]
+pub(super) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` ends in a zero byte and lives through the call; the kernel fills `stat`, which is plain integers.
+    let stat = unsafe {
+        if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        stat.assume_init()
+    };
+    Ok(DiskSpace {
+        total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        available_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
+
+pub(super) fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // Removed since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        entries.push(DirEntry {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            is_dir: metadata.is_dir(),
+            len: if metadata.is_dir() { 0 } else { metadata.len() },
+        });
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+/// `None` if the file is larger.
+pub(super) fn read_up_to(path: &Path, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut content = Vec::new();
+    fs::File::open(path)?
+        .take(bytes_max as u64 + 1)
+        .read_to_end(&mut content)?;
+    Ok((content.len() <= bytes_max).then_some(content))
+}
