@@ -5,6 +5,7 @@
 
 pub mod builder;
 pub mod codec;
+pub mod fuzz;
 pub mod header;
 pub mod records;
 #[cfg(test)]
@@ -14,6 +15,6 @@ mod varint;
 
 pub use builder::BatchBuilder;
 pub use codec::Codec;
-pub use header::{BatchHeader, HEADER_LEN, attribute};
+pub use header::{BatchHeader, HEADER_LEN, LENGTH_PREFIX_LEN, attribute};
 pub use records::{DECOMPRESSED_BYTES_MAX, Record, Records};
 pub use validate::{BatchError, BatchRules, ValidBatch, validate};

@@ -274,6 +274,28 @@ impl FoundEntry {
     }
 }
 
+/// The entry for fuzzers: any bytes, taken for a commit as they are and with length and CRC made right. Panics if what is
+/// accepted is unsound.
+pub fn fuzz_commit(data: &[u8]) {
+    let mut repaired = data.to_vec();
+    if let Some(body_bytes) = data.len().checked_sub(COMMIT_HEADER_LEN) {
+        repaired[commit_at::MAGIC].copy_from_slice(&COMMIT_MAGIC.to_le_bytes());
+        repaired[commit_at::BODY_BYTES].copy_from_slice(&(body_bytes as u32).to_le_bytes());
+        let crc = commit_crc(&repaired);
+        repaired[commit_at::CRC].copy_from_slice(&crc.to_le_bytes());
+    }
+    for bytes in [data, &repaired] {
+        let entries = CommitHeader::decode(bytes).and_then(|header| header.entries(bytes));
+        let mut position = COMMIT_HEADER_LEN;
+        for entry in entries.into_iter().flatten() {
+            assert!(entry.bytes.start == position + ENTRY_HEADER_LEN);
+            assert!(entry.bytes.end <= bytes.len());
+            assert!(entry.base_offset < entry.next_offset);
+            position = entry.bytes.end;
+        }
+    }
+}
+
 /// `commit` is header and body, without padding.
 fn commit_crc(commit: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
