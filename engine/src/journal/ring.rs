@@ -85,6 +85,8 @@ impl Ring {
         for index in 0..config.files {
             slots.push(open_slot(rt, &file_path(&dir, index), &config, generation).await?);
         }
+        // The files that are there may have been made by a run that was killed before it synced their names.
+        sync_dir(rt, &dir).await?;
         let ring = Rc::new(Ring {
             rt: rt.clone(),
             dir,
@@ -244,10 +246,8 @@ pub(super) fn file_index(name: &str) -> Option<usize> {
     (name == format!("{index}.journal")).then_some(index)
 }
 
+/// Also when it is there: a run that was killed may have made it and not got as far as the sync.
 async fn make_dir(rt: &Rt, dir: &Path) -> Result<(), Fault> {
-    if rt.exists(dir).await {
-        return Ok(());
-    }
     rt.create_dir_all(dir)
         .await
         .map_err(|error| Fault::io("create the directory", dir, error))?;

@@ -14,6 +14,9 @@
 //!
 //! Offsets here are promises about files that were synced before the checkpoint was written; the caller keeps that order.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -94,13 +97,12 @@ pub async fn write(
         let what = format!("a checkpoint of {} bytes is too large", content.len());
         return Err(Fault::corrupt(what, path));
     }
-    if !rt.exists(dir).await {
-        rt.create_dir_all(dir)
-            .await
-            .map_err(|error| Fault::io("create the directory", dir, error))?;
-        let parent = dir.parent().unwrap_or(Path::new("."));
-        durable::sync_dir(rt, parent).await?;
-    }
+    // Also when it is there: a run that was killed may have made it and not got as far as the sync.
+    rt.create_dir_all(dir)
+        .await
+        .map_err(|error| Fault::io("create the directory", dir, error))?;
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    durable::sync_dir(rt, parent).await?;
     durable::replace_file(rt, &path, &content).await
 }
 
