@@ -489,8 +489,7 @@ fn every_committed_entry_survives_a_crash_at_any_point() {
                 let model = recovered(&rt, model).await;
                 let writers = write_until_killed(&rt, &model, round_seed);
                 let _ = rt.timeout(run_for, writers).await;
-                let known = model.borrow().clone();
-                known
+                model.take()
             });
             if power_loss {
                 disk = disk.crash(round_seed ^ round);
@@ -603,9 +602,8 @@ async fn write_until_killed(rt: &Rt, model: &Model, seed: u64) {
             }
         }));
     }
-    for task in tasks {
-        task.await;
-    }
+    std::future::pending::<()>().await;
+    drop(tasks);
 }
 
 fn logs_of(shard: i32) -> impl Iterator<Item = i32> {
