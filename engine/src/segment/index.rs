@@ -1,1 +1,380 @@
 //! Sparse index of offsets and timestamps to file positions.
+//!
+//! About every [`INTERVAL_BYTES_MIN`] (or the topic's `index.interval.bytes`, if that is more) an entry says: the batch with
+//! this base offset begins at this position, and this is the largest timestamp of all batches before it. A lookup gives a place
+//! at or before what is sought; the reader walks batch headers from there.
+//!
+//! The side file is a cache: when it is missing or fails its checks, the index is built again by walking the segment.
+//!
+//! ```text
+//! <base offset, 20 digits>.fbi                      integers little-endian
+//!  0        4        8               12                      16
+//! +--------+--------+---------------+-----------------------+---------...
+//! | "FBI\0"| version| payload bytes | CRC-32 of the payload | payload: rkyv archive of `IndexFile`
+//! +--------+--------+---------------+-----------------------+---------...
+//! ```
+
+use std::path::Path;
+
+use rkyv::{Archive, Deserialize, Serialize, rancor::Error as ArchiveError, util::AlignedVec};
+
+use crate::{
+    batch::BatchHeader,
+    error::Fault,
+    types::{Offset, Timestamp},
+};
+
+/// Kafka's default of 4 KiB makes an index 16 times as large to save a part of one read: we read 128 KiB at least.
+pub const INTERVAL_BYTES_MIN: u64 = 64 * 1024;
+
+/// A side file larger than this is not ours: 2 GiB of segment have 32768 entries of 16 bytes.
+pub const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+const MAGIC: [u8; 4] = *b"FBI\0";
+const VERSION: u32 = 1;
+const FILE_HEADER_LEN: usize = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Entry {
+    /// Base offset of the batch, relative to the segment's.
+    pub offset_delta: u32,
+    pub position: u32,
+    /// Largest timestamp of all batches before `position`.
+    pub max_timestamp_before: i64,
+}
+
+const _: () = assert!(size_of::<Entry>() == 16);
+
+#[derive(Archive, Serialize, Deserialize)]
+struct IndexFile {
+    base_offset: i64,
+    next_offset: i64,
+    len: u64,
+    created: i64,
+    first_timestamp: i64,
+    max_timestamp: i64,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    base: Offset,
+    interval_bytes: u64,
+    created: Timestamp,
+    entries: Vec<Entry>,
+    /// The index covers the batches in `[0, len)` of the file, offsets `[base, next_offset)`.
+    len: u64,
+    next_offset: Offset,
+    /// Largest timestamp of the first batch, from which the age of the segment counts.
+    first_timestamp: Timestamp,
+    max_timestamp: Timestamp,
+}
+
+/// A place to begin a walk at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub offset: Offset,
+    pub position: u64,
+}
+
+pub const NO_TIMESTAMP: Timestamp = Timestamp(-1);
+
+impl Index {
+    pub fn new(base: Offset, interval_bytes: u64, created: Timestamp) -> Index {
+        Index {
+            base,
+            interval_bytes: interval_bytes.max(INTERVAL_BYTES_MIN),
+            created,
+            entries: Vec::new(),
+            len: 0,
+            next_offset: base,
+            first_timestamp: NO_TIMESTAMP,
+            max_timestamp: NO_TIMESTAMP,
+        }
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    pub fn max_timestamp(&self) -> Timestamp {
+        self.max_timestamp
+    }
+
+    /// When the segment's time began: the first batch's timestamp, or, where that has none, the creation of the file.
+    pub fn began(&self) -> Timestamp {
+        if self.first_timestamp >= Timestamp(0) {
+            self.first_timestamp
+        } else {
+            self.created
+        }
+    }
+
+    /// Takes the next batch into account; batches come in order and without gaps in the file.
+    pub fn push(&mut self, header: &BatchHeader, position: u64) {
+        assert_eq!(position, self.len, "batches are indexed in file order");
+        assert!(
+            header.base_offset >= self.next_offset,
+            "offsets grow within a segment"
+        );
+        let previous = self.entries.last().map_or(0, |entry| entry.position);
+        if position - u64::from(previous) >= self.interval_bytes {
+            self.entries.push(Entry {
+                offset_delta: u32::try_from(header.base_offset.since(self.base))
+                    .expect("the log rolls before a delta leaves 32 bits"),
+                position: u32::try_from(position).expect("the log rolls before 2 GiB"),
+                max_timestamp_before: self.max_timestamp.0,
+            });
+        }
+        if self.len == 0 {
+            self.first_timestamp = header.max_timestamp;
+        }
+        self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
+        self.len += header.total_len as u64;
+        self.next_offset = header.next_offset();
+    }
+
+    /// The last known place at or before `offset`.
+    pub fn find_offset(&self, offset: Offset) -> Place {
+        let after = self
+            .entries
+            .partition_point(|entry| self.place(entry).offset <= offset);
+        self.place_before(after)
+    }
+
+    /// A place at or before the first batch whose largest timestamp is at or after `timestamp`.
+    pub fn find_timestamp(&self, timestamp: Timestamp) -> Place {
+        let after = self
+            .entries
+            .partition_point(|entry| entry.max_timestamp_before < timestamp.0);
+        self.place_before(after)
+    }
+
+    /// The largest timestamp of all batches before `place`, which this index gave out.
+    pub fn max_timestamp_before(&self, place: Place) -> Timestamp {
+        self.entries
+            .iter()
+            .rev()
+            .find(|entry| u64::from(entry.position) <= place.position)
+            .map_or(NO_TIMESTAMP, |entry| Timestamp(entry.max_timestamp_before))
+    }
+
+    /// Forgets everything from the last entry at or before `position` on, and says where the walk has to resume.
+    /// (What lies between that entry and `position` cannot be kept: its largest timestamp is not known.)
+    pub fn rewind(&mut self, position: u64) -> Place {
+        if position >= self.len {
+            return Place {
+                offset: self.next_offset,
+                position: self.len,
+            };
+        }
+        let kept = self
+            .entries
+            .partition_point(|entry| u64::from(entry.position) <= position);
+        self.entries.truncate(kept);
+        match self.entries.pop() {
+            Some(last) => {
+                let place = self.place(&last);
+                self.len = place.position;
+                self.next_offset = place.offset;
+                self.max_timestamp = Timestamp(last.max_timestamp_before);
+                place
+            }
+            None => {
+                *self = Index::new(self.base, self.interval_bytes, self.created);
+                Place {
+                    offset: self.base,
+                    position: 0,
+                }
+            }
+        }
+    }
+
+    fn place(&self, entry: &Entry) -> Place {
+        Place {
+            offset: self.base.plus(i64::from(entry.offset_delta)),
+            position: u64::from(entry.position),
+        }
+    }
+
+    fn place_before(&self, after: usize) -> Place {
+        match after.checked_sub(1) {
+            Some(index) => self.place(&self.entries[index]),
+            None => Place {
+                offset: self.base,
+                position: 0,
+            },
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let file = IndexFile {
+            base_offset: self.base.get(),
+            next_offset: self.next_offset.get(),
+            len: self.len,
+            created: self.created.0,
+            first_timestamp: self.first_timestamp.0,
+            max_timestamp: self.max_timestamp.0,
+            entries: self.entries.clone(),
+        };
+        let payload = rkyv::to_bytes::<ArchiveError>(&file).expect("plain numbers always encode");
+        let payload_len = u32::try_from(payload.len()).expect("an index is at most a few MiB");
+        let mut bytes = Vec::with_capacity(FILE_HEADER_LEN + payload.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&payload_len.to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+        bytes.extend_from_slice(&payload);
+        assert!(bytes.len() <= FILE_BYTES_MAX, "written within our own limit");
+        bytes
+    }
+
+    /// Reads a side file back, or says what is wrong with it. `path` is named in the fault only.
+    pub fn decode(bytes: &[u8], base: Offset, interval_bytes: u64, path: &Path) -> Result<Index, Fault> {
+        let corrupt = |what: &str| Fault::corrupt(what, path);
+        if bytes.len() < FILE_HEADER_LEN || bytes[0..4] != MAGIC {
+            return Err(corrupt("not an index"));
+        }
+        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if number(4) != VERSION {
+            return Err(corrupt("unknown version of the index"));
+        }
+        let payload = &bytes[FILE_HEADER_LEN..];
+        if number(8) as usize != payload.len() || number(12) != crc32fast::hash(payload) {
+            return Err(corrupt("length or CRC-32 of the index"));
+        }
+        let mut aligned = AlignedVec::<16>::with_capacity(payload.len());
+        aligned.extend_from_slice(payload);
+        let file = rkyv::from_bytes::<IndexFile, ArchiveError>(&aligned)
+            .map_err(|_| corrupt("structure of the index"))?;
+        let in_order = file.entries.windows(2).all(|pair| {
+            pair[0].position < pair[1].position && pair[0].offset_delta < pair[1].offset_delta
+        });
+        let inside = file.entries.last().is_none_or(|last| {
+            u64::from(last.position) < file.len
+                && base.get() + i64::from(last.offset_delta) < file.next_offset
+        });
+        if file.base_offset != base.get() || file.next_offset < base.get() || !in_order || !inside {
+            return Err(corrupt("entries of the index"));
+        }
+        Ok(Index {
+            base,
+            interval_bytes: interval_bytes.max(INTERVAL_BYTES_MIN),
+            created: Timestamp(file.created),
+            entries: file.entries,
+            len: file.len,
+            next_offset: Offset::new(file.next_offset),
+            first_timestamp: Timestamp(file.first_timestamp),
+            max_timestamp: Timestamp(file.max_timestamp),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LeaderEpoch;
+
+    /// Batches of 40 KiB with ten records each; timestamps rise but for every third batch.
+    fn filled(batches: i64) -> Index {
+        let mut index = Index::new(Offset::new(100), 0, Timestamp(5));
+        for n in 0..batches {
+            let header = header(100 + 10 * n, 40 * 1024, stamp(n));
+            index.push(&header, index.len());
+        }
+        index
+    }
+
+    fn stamp(n: i64) -> i64 {
+        if n % 3 == 2 { 1 } else { 1000 + n }
+    }
+
+    fn header(base: i64, total_len: usize, max_timestamp: i64) -> BatchHeader {
+        BatchHeader {
+            base_offset: Offset::new(base),
+            total_len,
+            leader_epoch: LeaderEpoch(0),
+            crc: 0,
+            attributes: 0,
+            last_offset_delta: 9,
+            base_timestamp: Timestamp(max_timestamp),
+            max_timestamp: Timestamp(max_timestamp),
+            producer: None,
+            base_sequence: -1,
+            record_count: 10,
+        }
+    }
+
+    #[test]
+    fn an_entry_about_every_interval() {
+        let index = filled(10);
+        let positions: Vec<u32> = index.entries.iter().map(|entry| entry.position / 1024).collect();
+        assert_eq!(positions, [80, 160, 240, 320], "every second batch of 40 KiB");
+    }
+
+    #[test]
+    fn finds_the_place_at_or_before_an_offset() {
+        let index = filled(10);
+        for (offset, position_kib) in [(100, 0), (119, 0), (120, 80), (139, 80), (140, 160), (999, 320)] {
+            let place = index.find_offset(Offset::new(offset));
+            assert_eq!(place.position, position_kib * 1024, "offset {offset}");
+            assert!(place.offset <= Offset::new(offset));
+        }
+    }
+
+    #[test]
+    fn a_timestamp_is_never_sought_too_late() {
+        let index = filled(50);
+        for wanted in 0..1060 {
+            let first = (0..50).find(|&n| stamp(n) >= wanted);
+            let place = index.find_timestamp(Timestamp(wanted));
+            if let Some(n) = first {
+                assert!(place.offset.get() <= 100 + 10 * n, "timestamp {wanted}");
+            }
+            assert!(index.max_timestamp_before(place) < Timestamp(wanted.max(0)));
+        }
+    }
+
+    #[test]
+    fn rewinding_and_walking_again_gives_the_same_index() {
+        let whole = filled(20);
+        for position in (0..21).map(|n| n * 40 * 1024) {
+            let mut index = whole.clone();
+            let place = index.rewind(position);
+            assert!(place.position <= position);
+            let mut n = (place.offset.get() - 100) / 10;
+            assert_eq!(place.position, n as u64 * 40 * 1024);
+            while n < 20 {
+                index.push(&header(100 + 10 * n, 40 * 1024, stamp(n)), index.len());
+                n += 1;
+            }
+            assert_eq!(index, whole, "rewound to {position}");
+        }
+    }
+
+    #[test]
+    fn the_side_file_round_trips_and_refuses_any_flipped_byte() {
+        let index = filled(30);
+        let path = Path::new("i.fbi");
+        let bytes = index.encode();
+        let decoded = Index::decode(&bytes, Offset::new(100), 0, path).expect("what was encoded");
+        assert_eq!(decoded, index);
+        assert!(Index::decode(&bytes, Offset::new(99), 0, path).is_err(), "another base");
+        for at in 0..bytes.len() {
+            let mut broken = bytes.clone();
+            broken[at] ^= 0x10;
+            assert!(Index::decode(&broken, Offset::new(100), 0, path).is_err(), "byte {at}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Index::decode(&bytes[..len], Offset::new(100), 0, path).is_err());
+        }
+    }
+}

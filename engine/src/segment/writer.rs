@@ -1,1 +1,82 @@
-//! Writes a segment in large aligned chunks; seals it to its exact length.
+//! Writes a segment in large aligned chunks.
+//!
+//! A direct write begins and ends at block boundaries, batches do not. So each write begins at the block that holds the
+//! current end: its *head*, the bytes of that block which are written already, is kept in memory and written again with
+//! the same content. The last block is padded with zeros.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::rt::{File, Rt, buf::ALIGNMENT};
+
+const BLOCK: u64 = ALIGNMENT as u64;
+
+/// The end of one segment file. It belongs to one write at a time: whoever writes takes it and puts it back.
+pub struct SegmentWriter {
+    position: u64,
+    /// The bytes of the block that holds `position`, up to it; `None` until read back after an open.
+    head: Option<Vec<u8>>,
+}
+
+impl SegmentWriter {
+    /// The end of a file that holds `position` bytes of batches.
+    pub fn at(position: u64) -> SegmentWriter {
+        SegmentWriter {
+            position,
+            head: position.is_multiple_of(BLOCK).then(Vec::new),
+        }
+    }
+
+    /// Exact bytes written.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Appends the slices with one write. On an error the writer must not be used again.
+    pub async fn append(&mut self, rt: &Rt, file: &File, slices: &[Bytes]) -> io::Result<u64> {
+        let start = self.position - self.position % BLOCK;
+        let head = match self.head.take() {
+            Some(head) => head,
+            None => self.read_head(file, start).await?,
+        };
+        assert_eq!(start + head.len() as u64, self.position, "the head ends at the position");
+        let bytes: usize = slices.iter().map(Bytes::len).sum();
+        let used = head.len() + bytes;
+        let mut buf = rt.alloc(used);
+        let mut at = 0;
+        for slice in std::iter::once(head.as_slice()).chain(slices.iter().map(|slice| &slice[..])) {
+            buf.bytes_mut()[at..at + slice.len()].copy_from_slice(slice);
+            at += slice.len();
+        }
+        assert_eq!(at, used, "all slices are in the buffer");
+        let next_head = buf.bytes()[used - used % ALIGNMENT..used].to_vec();
+        file.write_at(buf, start).await?;
+        self.position += bytes as u64;
+        self.head = Some(next_head);
+        Ok(bytes as u64)
+    }
+
+    async fn read_head(&self, file: &File, start: u64) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(self.position - start).expect("less than a block");
+        let bytes = file.read_at(start, len).await?;
+        if bytes.len() != len {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file is shorter than its batches",
+            ));
+        }
+        Ok(bytes.to_vec())
+    }
+}
+
+/// Writes `bytes` at `position` of a file whose neighbouring bytes stay as they are: recovery puts a batch back this way.
+pub async fn patch(rt: &Rt, file: &File, position: u64, bytes: &[u8]) -> io::Result<()> {
+    let start = position - position % BLOCK;
+    let before = usize::try_from(position - start).expect("less than a block");
+    let mut buf = rt.alloc(before + bytes.len());
+    let old = file.read_at(start, buf.len()).await?;
+    buf.bytes_mut()[..old.len()].copy_from_slice(&old);
+    buf.bytes_mut()[before..before + bytes.len()].copy_from_slice(bytes);
+    file.write_at(buf, start).await
+}

@@ -1,0 +1,311 @@
+//! What all logs of one shard share: budgets, caches, the journal, counters, and whom to tell when a log moved.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use super::tail::TailPool;
+use crate::{
+    error::Fault,
+    journal::writer::Journal,
+    rt::{File, Instant, OpenMode, Rt, local::Notify},
+    segment::Index,
+    types::{LogId, Offset},
+};
+
+/// Plain counters of one shard, read by metrics and benchmarks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EngineStats {
+    pub logs: u64,
+    pub appended_batches: u64,
+    pub appended_bytes: u64,
+    pub appends_refused_busy: u64,
+    pub journal_commits: u64,
+    pub journal_bytes: u64,
+    pub segment_writes: u64,
+    pub segment_bytes: u64,
+    pub segment_syncs: u64,
+    pub segments_sealed: u64,
+    pub segments_deleted: u64,
+    pub bypass_writes: u64,
+    pub bypass_bytes: u64,
+    pub checkpoints: u64,
+    pub tail_bytes: u64,
+    pub tail_unflushed_bytes: u64,
+    pub readahead_bytes: u64,
+    pub cached_reads: u64,
+    pub cold_reads: u64,
+    pub cold_read_bytes: u64,
+    pub truncations: u64,
+    pub faults: u64,
+}
+
+/// The bounds a log has to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub bypass_bytes: usize,
+    pub write_chunk_bytes_max: usize,
+    pub tail_bytes_max: usize,
+    pub readahead_bytes_max: usize,
+}
+
+/// Open segment files of a shard that are kept open though nobody uses them at the moment.
+pub const OPEN_FILES_MAX: usize = 1024;
+
+/// Indexes of sealed segments in memory. A full one (1 GiB at an entry per 64 KiB) takes 256 KiB, most are not full.
+pub const INDEXES_MAX: usize = 256;
+
+/// Key of a file or an index in the shard's caches: the log's number within this run, and the segment.
+pub type SegmentKey = (u64, Offset);
+
+pub struct Shared {
+    pub rt: Rt,
+    pub limits: Limits,
+    pub stats: RefCell<EngineStats>,
+    pub pool: TailPool,
+    pub journal: RefCell<Option<Journal>>,
+    pub files: Cache<(SegmentKey, OpenMode), File>,
+    pub indexes: Cache<SegmentKey, Index>,
+    /// Read-ahead that cold readers of all logs hold.
+    pub readahead_bytes: Cell<usize>,
+    pub progress: Progress,
+    pub checkpoints: CheckpointRequests,
+    pub deletions: RefCell<VecDeque<Deletion>>,
+    next_log_key: Cell<u64>,
+}
+
+/// A file out of its log that waits for its last readers.
+pub struct Deletion {
+    pub due: Instant,
+    pub path: PathBuf,
+}
+
+impl Shared {
+    pub fn new(rt: Rt, limits: Limits) -> Rc<Shared> {
+        Rc::new(Shared {
+            rt,
+            limits,
+            stats: RefCell::default(),
+            pool: TailPool::new(limits.tail_bytes_max),
+            journal: RefCell::new(None),
+            files: Cache::new(OPEN_FILES_MAX),
+            indexes: Cache::new(INDEXES_MAX),
+            readahead_bytes: Cell::new(0),
+            progress: Progress::default(),
+            checkpoints: CheckpointRequests::default(),
+            deletions: RefCell::default(),
+            next_log_key: Cell::new(0),
+        })
+    }
+
+    pub fn new_log_key(&self) -> u64 {
+        let key = self.next_log_key.get();
+        self.next_log_key.set(key + 1);
+        key
+    }
+
+    pub fn count(&self, change: impl FnOnce(&mut EngineStats)) {
+        change(&mut self.stats.borrow_mut());
+    }
+
+    pub fn stats(&self) -> EngineStats {
+        EngineStats {
+            tail_bytes: self.pool.bytes() as u64,
+            tail_unflushed_bytes: self.pool.unflushed_bytes() as u64,
+            readahead_bytes: self.readahead_bytes.get() as u64,
+            ..*self.stats.borrow()
+        }
+    }
+
+    /// The segment file, from the cache or opened now.
+    pub async fn open_segment(
+        &self,
+        key: SegmentKey,
+        path: &Path,
+        mode: OpenMode,
+    ) -> io::Result<Rc<File>> {
+        if let Some(file) = self.files.get(&(key, mode)) {
+            return Ok(file);
+        }
+        let file = Rc::new(self.rt.open(path, mode).await?);
+        self.files.put((key, mode), Rc::clone(&file));
+        Ok(file)
+    }
+
+    /// The segment is gone or has been cut: nobody may find the old file or index here.
+    pub fn forget_segment(&self, key: SegmentKey) {
+        for mode in [OpenMode::Read, OpenMode::ReadWrite, OpenMode::ReadWriteDurable] {
+            self.files.remove(&(key, mode));
+        }
+        self.indexes.remove(&key);
+    }
+}
+
+/// Keeps the most recently used values, up to a bound; whoever holds an `Rc` keeps its value longer.
+pub struct Cache<K, V> {
+    entries_max: usize,
+    inner: RefCell<CacheInner<K, V>>,
+}
+
+struct CacheInner<K, V> {
+    entries: HashMap<K, (u64, Rc<V>)>,
+    clock: u64,
+}
+
+impl<K: std::hash::Hash + Eq + Clone, V> Cache<K, V> {
+    pub fn new(entries_max: usize) -> Cache<K, V> {
+        assert!(entries_max >= 8, "a smaller cache would only thrash");
+        Cache {
+            entries_max,
+            inner: RefCell::new(CacheInner {
+                entries: HashMap::new(),
+                clock: 0,
+            }),
+        }
+    }
+
+    pub fn get(&self, key: &K) -> Option<Rc<V>> {
+        let mut inner = self.inner.borrow_mut();
+        inner.clock += 1;
+        let now = inner.clock;
+        let (used, value) = inner.entries.get_mut(key)?;
+        *used = now;
+        Some(Rc::clone(value))
+    }
+
+    pub fn put(&self, key: K, value: Rc<V>) {
+        let mut inner = self.inner.borrow_mut();
+        inner.clock += 1;
+        let now = inner.clock;
+        inner.entries.insert(key, (now, value));
+        if inner.entries.len() > self.entries_max {
+            inner.drop_oldest(self.entries_max / 8);
+        }
+    }
+
+    pub fn remove(&self, key: &K) {
+        self.inner.borrow_mut().entries.remove(key);
+    }
+
+    pub fn len(&self) -> usize {
+        self.inner.borrow().entries.len()
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Clone, V> CacheInner<K, V> {
+    /// An eighth at a time, so that the search costs little per eviction.
+    fn drop_oldest(&mut self, count: usize) {
+        let mut used: Vec<u64> = self.entries.values().map(|(used, _)| *used).collect();
+        let (_, limit, _) = used.select_nth_unstable(count);
+        let limit = *limit;
+        self.entries.retain(|_, (used, _)| *used >= limit);
+    }
+}
+
+/// Logs whose counted end moved, or that got a fault, since somebody last asked.
+#[derive(Default)]
+pub struct Progress {
+    moved: RefCell<Vec<LogId>>,
+    notify: Notify,
+}
+
+impl Progress {
+    /// The log guards against being listed twice.
+    pub fn report(&self, id: LogId) {
+        let mut moved = self.moved.borrow_mut();
+        moved.push(id);
+        if moved.len() == 1 {
+            self.notify.notify_all();
+        }
+    }
+
+    pub async fn wait(&self) -> Vec<LogId> {
+        loop {
+            let listen = self.notify.listen();
+            let moved = self.moved.take();
+            if !moved.is_empty() {
+                return moved;
+            }
+            listen.await;
+        }
+    }
+}
+
+/// Who needs a checkpoint asks here; one checkpoint answers all who asked before it began.
+#[derive(Default)]
+pub struct CheckpointRequests {
+    requested: Cell<u64>,
+    finished: Cell<u64>,
+    failed: RefCell<Option<(u64, Fault)>>,
+    pub wanted: Notify,
+    done: Notify,
+}
+
+impl CheckpointRequests {
+    pub fn request(&self) -> u64 {
+        self.requested.set(self.requested.get() + 1);
+        self.wanted.notify_all();
+        self.requested.get()
+    }
+
+    pub fn is_requested(&self) -> bool {
+        self.requested.get() > self.finished.get()
+    }
+
+    /// Waits for a checkpoint that began after this call.
+    pub async fn complete(&self) -> Result<(), Fault> {
+        let ticket = self.request();
+        loop {
+            let listen = self.done.listen();
+            if self.finished.get() >= ticket {
+                return Ok(());
+            }
+            if let Some((failed, fault)) = &*self.failed.borrow()
+                && *failed >= ticket
+            {
+                return Err(fault.clone());
+            }
+            listen.await;
+        }
+    }
+
+    /// The number of the newest request: a checkpoint that begins now answers all up to it.
+    pub fn begin(&self) -> u64 {
+        self.requested.get()
+    }
+
+    pub fn end(&self, ticket: u64, result: &Result<(), Fault>) {
+        match result {
+            Ok(()) => self.finished.set(ticket),
+            Err(fault) => *self.failed.borrow_mut() = Some((ticket, fault.clone())),
+        }
+        self.done.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_keeps_what_was_used_last() {
+        let cache = Cache::new(16);
+        for key in 0..16 {
+            cache.put(key, Rc::new(key));
+        }
+        for key in [0, 1, 2] {
+            assert_eq!(cache.get(&key).as_deref(), Some(&key));
+        }
+        cache.put(16, Rc::new(16));
+        assert!(cache.len() <= 16);
+        for (key, kept) in [(0, true), (1, true), (2, true), (3, false), (16, true)] {
+            assert_eq!(cache.get(&key).is_some(), kept, "key {key}");
+        }
+        cache.remove(&0);
+        assert!(cache.get(&0).is_none());
+    }
+}
