@@ -1,1 +1,240 @@
-//! Deletes whole segments by time, size and log start.
+//! Deletes whole segments by time, by size, and below the log start.
+//!
+//! Nothing above the high watermark goes, and never the active segment: when all of it is over age it is rolled first, as Kafka
+//! does, and goes the next time. A deleted segment's file is renamed at once and removed later, so that a reader that has it open
+//! comes to its end in peace.
+
+use std::{rc::Rc, time::Duration};
+
+use super::{
+    LogConfig, Marks,
+    shared::Deletion,
+    state::{LogInner, Phase},
+};
+use crate::{
+    error::Fault,
+    rt::{Instant, durable},
+    segment::{SegmentIndex, index_path, segment_path},
+    types::{Offset, Timestamp},
+};
+
+/// A segment as retention sees it.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    len: u64,
+    /// First offset after it.
+    end: Offset,
+    max_timestamp: Timestamp,
+}
+
+/// The log start after retention. `sealed` are the segments that may go, oldest first.
+fn log_start_after(
+    sealed: &[Candidate],
+    active_len: u64,
+    config: &LogConfig,
+    marks: Marks,
+    now: Timestamp,
+) -> Offset {
+    let mut log_start = marks.log_start;
+    if !config.delete {
+        return log_start;
+    }
+    let mut size = active_len + sealed.iter().map(|segment| segment.len).sum::<u64>();
+    for segment in sealed {
+        if segment.end > marks.high_watermark {
+            break;
+        }
+        let too_old = is_over_age(segment.max_timestamp, config.retention_ms, now);
+        // As Kafka: a segment goes when the log without it still holds as much as is to be kept.
+        let too_much = config
+            .retention_bytes
+            .is_some_and(|bytes| size - segment.len >= bytes);
+        if !too_old && !too_much && segment.end > log_start {
+            break;
+        }
+        size -= segment.len;
+        log_start = log_start.max(segment.end);
+    }
+    log_start
+}
+
+fn is_over_age(max_timestamp: Timestamp, retention_ms: Option<u64>, now: Timestamp) -> bool {
+    let age_ms = now.0.saturating_sub(max_timestamp.0);
+    retention_ms.is_some_and(|kept_ms| u64::try_from(age_ms).is_ok_and(|age_ms| age_ms > kept_ms))
+}
+
+impl LogInner {
+    /// Applies retention once.
+    pub async fn retain(self: &Rc<Self>) -> Result<(), Fault> {
+        let config = self.state.borrow().config.clone();
+        if !config.delete || self.state.borrow().phase != Phase::Open {
+            return Ok(());
+        }
+        let now = self.shared.rt.wall_clock();
+        let sealed = self.sealed_candidates(&config, now).await?;
+        let log_start = {
+            let mut state = self.state.borrow_mut();
+            if state.phase != Phase::Open || state.fault.is_some() {
+                return Ok(());
+            }
+            let active_len = state.active().len;
+            let all_committed = state.marks.high_watermark == state.marks.log_end;
+            let index = state.active().live_index();
+            let newest = index.map(|index| (index.max_timestamp(), index.began()));
+            let over_age = newest.is_some_and(|(max_timestamp, began)| {
+                is_over_age(max_timestamp.max(began), config.retention_ms, now)
+            });
+            if over_age && active_len > 0 && all_committed {
+                let log_end = state.marks.log_end;
+                state.roll(log_end, now);
+            }
+            log_start_after(&sealed, active_len, &config, state.marks, now)
+        };
+        self.start_writer();
+        self.delete_to(log_start).await?;
+        Ok(())
+    }
+
+    /// The oldest sealed segments, up to the first whose time has not come, if time is all that counts.
+    async fn sealed_candidates(
+        &self,
+        config: &LogConfig,
+        now: Timestamp,
+    ) -> Result<Vec<Candidate>, Fault> {
+        let mut candidates = Vec::new();
+        let mut at = 0;
+        loop {
+            let (base, len, end, known) = {
+                let state = self.state.borrow();
+                let (Some(segment), Some(next)) =
+                    (state.segments.get(at), state.segments.get(at + 1))
+                else {
+                    return Ok(candidates);
+                };
+                if segment.base >= state.write.segment_base {
+                    return Ok(candidates);
+                }
+                let known = match &segment.index {
+                    SegmentIndex::OnDisk { max_timestamp } => *max_timestamp,
+                    SegmentIndex::Live(index) => Some(index.max_timestamp()),
+                };
+                (segment.base, segment.len, next.base, known)
+            };
+            let max_timestamp = match known {
+                Some(max_timestamp) if max_timestamp >= Timestamp(0) => max_timestamp,
+                // Records without timestamps age from the creation of their segment.
+                _ => {
+                    self.ask_index(base, |index| index.max_timestamp().max(index.began()))
+                        .await?
+                }
+            };
+            candidates.push(Candidate {
+                len,
+                end,
+                max_timestamp,
+            });
+            let time_decides = config.retention_bytes.is_none();
+            if time_decides && !is_over_age(max_timestamp, config.retention_ms, now) {
+                return Ok(candidates);
+            }
+            at += 1;
+        }
+    }
+
+    /// Takes sealed segments that lie wholly below the log start out of the log. The checkpoint that holds the log start is durable.
+    pub async fn remove_segments_below_start(self: &Rc<Self>) -> Result<(), Fault> {
+        let removed = {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let log_start = state.marks.log_start;
+            let sealed_before = state.write.segment_base;
+            let count = state
+                .segments
+                .windows(2)
+                .take_while(|pair| pair[0].base < sealed_before && pair[1].base <= log_start)
+                .count();
+            if count == 0 {
+                return Ok(());
+            }
+            state.cursors.clear(&self.shared);
+            state.segments.drain(..count).collect::<Vec<_>>()
+        };
+        let rt = &self.shared.rt;
+        let delay_ms = self.state.borrow().config.file_delete_delay_ms;
+        let due = Instant(rt.now().0 + Duration::from_millis(delay_ms).as_nanos() as u64);
+        for segment in &removed {
+            self.shared.forget_segment(self.segment_key(segment.base));
+            for path in [segment_path(&self.dir, segment.base), index_path(&self.dir, segment.base)] {
+                if !rt.exists(&path).await {
+                    continue;
+                }
+                let mut name = path.clone().into_os_string();
+                name.push(".deleted");
+                let deleted = std::path::PathBuf::from(name);
+                let renamed = rt.rename(&path, &deleted).await;
+                renamed.map_err(|error| Fault::io("rename", &path, error))?;
+                self.shared.deletions.borrow_mut().push_back(Deletion { due, path: deleted });
+            }
+        }
+        durable::sync_dir(rt, &self.dir).await?;
+        tracing::info!(log = %self.name, segments = removed.len(), log_start = %self.state.borrow().marks.log_start, "deleted segments");
+        self.shared.count(|stats| stats.segments_deleted += removed.len() as u64);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::tests::config;
+
+    /// Four sealed segments of 100 bytes and ten offsets, timestamps 1000, 2000, 3000, 4000; 50 bytes active.
+    fn check(change: impl FnOnce(&mut LogConfig), high_watermark: i64, now: i64, expected: i64) {
+        let mut config = config();
+        change(&mut config);
+        let sealed: Vec<Candidate> = (1..=4)
+            .map(|n| Candidate {
+                len: 100,
+                end: Offset::new(10 * n),
+                max_timestamp: Timestamp(1000 * n),
+            })
+            .collect();
+        let marks = Marks::empty_at(Offset::new(0)).moved(|marks| {
+            marks.log_end = Offset::new(45);
+            marks.high_watermark = Offset::new(high_watermark);
+        });
+        let log_start = log_start_after(&sealed, 50, &config, marks, Timestamp(now));
+        assert_eq!(log_start.get(), expected, "{config:?} at {now}");
+    }
+
+    #[test]
+    fn by_time() {
+        let keep = |ms| move |config: &mut LogConfig| config.retention_ms = Some(ms);
+        check(keep(1500), 45, 2500, 0);
+        check(keep(1500), 45, 2501, 10);
+        check(keep(1500), 45, 4501, 30);
+        check(keep(1500), 45, 90_000, 40);
+        check(keep(1500), 25, 90_000, 20);
+        check(|config| config.retention_ms = None, 45, 90_000, 0);
+    }
+
+    #[test]
+    fn by_size() {
+        let keep = |bytes| move |config: &mut LogConfig| config.retention_bytes = Some(bytes);
+        check(keep(450), 45, 0, 0);
+        check(keep(351), 45, 0, 0);
+        check(keep(350), 45, 0, 10);
+        check(keep(60), 45, 0, 30);
+        check(keep(0), 45, 0, 40);
+        check(keep(0), 9, 0, 0);
+    }
+
+    #[test]
+    fn compacted_topics_are_left_alone() {
+        let compact = |config: &mut LogConfig| {
+            config.delete = false;
+            config.retention_bytes = Some(0);
+        };
+        check(compact, 45, 90_000, 0);
+    }
+}

@@ -62,13 +62,22 @@ pub const INDEXES_MAX: usize = 256;
 /// Key of a file or an index in the shard's caches: the log's number within this run, and the segment.
 pub type SegmentKey = (u64, Offset);
 
+/// How a segment file is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Handle {
+    /// Read, written behind, synced.
+    Behind,
+    /// Every write is durable when it completes.
+    Durable,
+}
+
 pub struct Shared {
     pub rt: Rt,
     pub limits: Limits,
     pub stats: RefCell<EngineStats>,
     pub pool: TailPool,
     pub journal: RefCell<Option<Journal>>,
-    pub files: Cache<(SegmentKey, OpenMode), File>,
+    pub files: Cache<(SegmentKey, Handle), File>,
     pub indexes: Cache<SegmentKey, Index>,
     /// Read-ahead that cold readers of all logs hold.
     pub readahead_bytes: Cell<usize>,
@@ -126,21 +135,24 @@ impl Shared {
         &self,
         key: SegmentKey,
         path: &Path,
-        mode: OpenMode,
+        handle: Handle,
     ) -> io::Result<Rc<File>> {
-        if let Some(file) = self.files.get(&(key, mode)) {
+        if let Some(file) = self.files.get(&(key, handle)) {
             return Ok(file);
         }
+        let mode = match handle {
+            Handle::Behind => OpenMode::ReadWrite,
+            Handle::Durable => OpenMode::ReadWriteDurable,
+        };
         let file = Rc::new(self.rt.open(path, mode).await?);
-        self.files.put((key, mode), Rc::clone(&file));
+        self.files.put((key, handle), Rc::clone(&file));
         Ok(file)
     }
 
     /// The segment is gone or has been cut: nobody may find the old file or index here.
     pub fn forget_segment(&self, key: SegmentKey) {
-        for mode in [OpenMode::Read, OpenMode::ReadWrite, OpenMode::ReadWriteDurable] {
-            self.files.remove(&(key, mode));
-        }
+        self.files.remove(&(key, Handle::Behind));
+        self.files.remove(&(key, Handle::Durable));
         self.indexes.remove(&key);
     }
 }
@@ -250,6 +262,13 @@ impl CheckpointRequests {
         self.requested.set(self.requested.get() + 1);
         self.wanted.notify_all();
         self.requested.get()
+    }
+
+    /// Asks for one soon, unless one is asked for already.
+    pub fn want(&self) {
+        if !self.is_requested() {
+            self.request();
+        }
     }
 
     pub fn is_requested(&self) -> bool {

@@ -252,12 +252,4 @@ impl TailPool {
             }
         }
     }
-
-    /// Asks for the write of the log whose turn it would be to leave.
-    pub fn flush_oldest(&self) {
-        let oldest = self.order.borrow().front().and_then(Weak::upgrade);
-        if let Some(log) = oldest {
-            log.request_flush();
-        }
-    }
 }

@@ -142,6 +142,13 @@ impl Index {
         self.next_offset = header.next_offset();
     }
 
+    /// Passes over bytes that cannot be walked any more: the next batch is at `position` and has `offset` or a later one.
+    pub fn skip_to(&mut self, offset: Offset, position: u64) {
+        assert!(position >= self.len, "an index does not go back");
+        self.len = position;
+        self.next_offset = self.next_offset.max(offset);
+    }
+
     /// The last known place at or before `offset`.
     pub fn find_offset(&self, offset: Offset) -> Place {
         let after = self

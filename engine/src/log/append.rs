@@ -1,0 +1,133 @@
+//! Append: from a validated batch to offsets, tail and the way to the disk. Never waits.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::{
+    Appended, TimestampType,
+    producers::Check,
+    state::{LogInner, Phase},
+};
+use crate::{
+    batch::ValidBatch,
+    error::AppendError,
+    segment::SEGMENT_BYTES_MAX,
+    types::{LeaderEpoch, Timestamp},
+};
+
+/// What the tail spends on a batch besides its bytes.
+const BATCH_OVERHEAD_BYTES: usize = 160;
+
+impl LogInner {
+    /// `frame_bytes` is the memory that the batch keeps alive: the length of the frame it is a slice of.
+    pub fn append(
+        self: &Rc<Self>,
+        batch: ValidBatch,
+        epoch: LeaderEpoch,
+        frame_bytes: usize,
+    ) -> Result<Appended, AppendError> {
+        let len = batch.len();
+        assert!(frame_bytes >= len, "a slice is not longer than its frame");
+        // A small slice would hold a large frame for as long as it stays in the tail: a copy is cheaper.
+        let copied = len < frame_bytes / 2;
+        let kept_bytes = BATCH_OVERHEAD_BYTES + if copied { len } else { frame_bytes };
+        let now = self.shared.rt.wall_clock();
+        if let Some(duplicate) = self.admit(&batch, kept_bytes)? {
+            return Ok(duplicate);
+        }
+        let appended = self.accept(batch, epoch, copied, kept_bytes, now);
+        self.placed(kept_bytes);
+        self.shared.count(|stats| {
+            stats.appended_batches += 1;
+            stats.appended_bytes += len as u64;
+        });
+        let replicated = !self.state.borrow().persisted();
+        if replicated {
+            self.report();
+        }
+        self.dispatch();
+        Ok(appended)
+    }
+
+    /// Whether the batch may come in; the offsets of then if it has come before. Changes nothing.
+    fn admit(
+        self: &Rc<Self>,
+        batch: &ValidBatch,
+        kept_bytes: usize,
+    ) -> Result<Option<Appended>, AppendError> {
+        let state = self.state.borrow();
+        if let Some(fault) = &state.fault {
+            return Err(AppendError::Fault(fault.clone()));
+        }
+        assert!(state.phase != Phase::Closed, "a closed log takes no appends");
+        let duplicate = match state.producers.check(batch.header())? {
+            Check::New => None,
+            Check::Duplicate {
+                base_offset,
+                last_offset,
+                max_timestamp,
+            } => Some(Appended {
+                base_offset,
+                last_offset,
+                append_time: append_time(batch.header().timestamp_type(), max_timestamp),
+                log_start: state.marks.log_start,
+                duplicate: true,
+            }),
+        };
+        if duplicate.is_some() {
+            return Ok(duplicate);
+        }
+        let segment_bytes = state.config.segment_bytes.min(SEGMENT_BYTES_MAX);
+        if batch.len() as u64 > segment_bytes {
+            return Err(AppendError::BatchTooLarge {
+                bytes: batch.len() as u64,
+                segment_bytes,
+            });
+        }
+        let busy = state.phase == Phase::Cutting || !self.shared.pool.has_room(kept_bytes);
+        drop(state);
+        if busy {
+            self.shared.count(|stats| stats.appends_refused_busy += 1);
+            self.shared.checkpoints.want();
+            self.request_flush();
+            return Err(AppendError::Busy);
+        }
+        Ok(None)
+    }
+
+    fn accept(
+        &self,
+        batch: ValidBatch,
+        epoch: LeaderEpoch,
+        copied: bool,
+        kept_bytes: usize,
+        now: Timestamp,
+    ) -> Appended {
+        let mut state = self.state.borrow_mut();
+        let base_offset = state.marks.log_end;
+        let (header, mut bytes) = batch.assign(base_offset, epoch);
+        if copied {
+            bytes = Bytes::copy_from_slice(&bytes);
+        }
+        state.producers.update(&header, base_offset, now);
+        state.epochs.append(epoch, base_offset);
+        state.place(&header, bytes, kept_bytes, now);
+        if state.persisted() {
+            state.pending.appended(header.total_len);
+        } else {
+            state.pending.skip(header.next_offset());
+        }
+        Appended {
+            base_offset,
+            last_offset: header.last_offset(),
+            append_time: append_time(header.timestamp_type(), header.max_timestamp),
+            log_start: state.marks.log_start,
+            duplicate: false,
+        }
+    }
+}
+
+fn append_time(timestamp_type: TimestampType, max_timestamp: Timestamp) -> Option<Timestamp> {
+    (timestamp_type == TimestampType::LogAppendTime).then_some(max_timestamp)
+}

@@ -1,0 +1,257 @@
+//! Cuts: `truncate_to` takes the end of a log away, `delete_to` its beginning.
+//!
+//! A truncation is the one change after which bytes on disk must not come back. The order, each step durable before the next:
+//!
+//! 1. appends are refused, everything below the cut is synced, the writer stops;
+//! 2. the state changes in one step, generation + 1 included: completions and journal entries of before are void;
+//! 3. a checkpoint records cut and generation;
+//! 4. files above the cut go, newest first, and the last one kept is cut to its exact length.
+//!
+//! After a crash before 3 the log is as it was or a shorter prefix of that; after 3 the checkpoint's generation voids the journal's entries, and
+//! recovery may find the old batches in the segment again, which is allowed as long as `truncate_to` has not returned.
+
+use std::rc::Rc;
+
+use super::{
+    producers::Producers,
+    shared::Handle,
+    state::{LogInner, Phase, Snapshot},
+    timestamps::Walk,
+    write::Waited,
+};
+use crate::{
+    error::{Fault, ReadError},
+    rt::durable,
+    segment::{
+        Index, Next, Segment, SegmentIndex, SegmentReader, SegmentWriter, index_path, segment_path,
+    },
+    types::Offset,
+};
+
+/// What a log looks like after the cut.
+struct Cut {
+    end: Offset,
+    /// Index of the segment that holds the end, covering exactly what is kept.
+    index: Index,
+    producers: Producers,
+}
+
+impl LogInner {
+    /// Cuts every batch that holds `offset` or comes after it.
+    pub async fn truncate_to(self: &Rc<Self>, offset: Offset) -> Result<(), Fault> {
+        {
+            let mut state = self.state.borrow_mut();
+            if let Some(fault) = &state.fault {
+                return Err(fault.clone());
+            }
+            if offset >= state.marks.log_end {
+                return Ok(());
+            }
+            assert_eq!(state.phase, Phase::Open, "one cut at a time");
+            assert!(offset >= state.marks.high_watermark, "a cut below the high watermark");
+            state.phase = Phase::Cutting;
+        }
+        let result = self.truncate_stopped(offset).await;
+        self.state.borrow_mut().phase = Phase::Open;
+        match &result {
+            Ok(()) => {
+                self.shared.count(|stats| stats.truncations += 1);
+                self.resume_writer();
+            }
+            Err(fault) => self.poison(fault.clone()),
+        }
+        result
+    }
+
+    async fn truncate_stopped(self: &Rc<Self>, offset: Offset) -> Result<(), Fault> {
+        let end = self.cut_point(offset).await?;
+        let waited = self.sync_to(end).await?;
+        assert_eq!(waited, Waited::Reached, "one cut at a time");
+        self.pause_writer().await;
+        if let Some(fault) = self.fault() {
+            return Err(fault);
+        }
+        let cut = self.plan_cut(end).await?;
+        let (kept_base, kept_len) = (self.cut_base(end), cut.index.len());
+        let removed = self.apply_cut(cut);
+        self.changed.notify_all();
+        self.report();
+        self.shared.checkpoints.complete().await?;
+        for base in removed {
+            self.remove_segment_files(base).await?;
+        }
+        let fault = |error| self.io_fault("truncate", kept_base, error);
+        let path = segment_path(&self.dir, kept_base);
+        let key = self.segment_key(kept_base);
+        let shared = &self.shared;
+        let file = shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        file.truncate(kept_len).await.map_err(fault)?;
+        file.sync().await.map_err(fault)
+    }
+
+    /// The end of the last whole batch at or below `offset`.
+    async fn cut_point(self: &Rc<Self>, offset: Offset) -> Result<Offset, Fault> {
+        {
+            let state = self.state.borrow();
+            if state.tail.start().is_some_and(|start| start <= offset) {
+                let batch = state.tail.from(offset).next();
+                return Ok(batch.map_or(state.marks.log_end, |batch| batch.base.min(offset)));
+            }
+        }
+        let base = self.cut_base(offset);
+        let index = self.index_up_to(base, offset).await?;
+        Ok(index.next_offset())
+    }
+
+    /// The segment that is the last one after a cut at `end`.
+    fn cut_base(&self, end: Offset) -> Offset {
+        let state = self.state.borrow();
+        state.segments[state.segment_of(end)].base
+    }
+
+    async fn plan_cut(self: &Rc<Self>, end: Offset) -> Result<Cut, Fault> {
+        let index = self.index_up_to(self.cut_base(end), end).await?;
+        let producers = self.producers_at(end).await?;
+        Ok(Cut {
+            end,
+            index,
+            producers,
+        })
+    }
+
+    /// The index of a segment as far as its file holds whole batches below `end`.
+    async fn index_up_to(&self, base: Offset, end: Offset) -> Result<Index, Fault> {
+        let mut index = self.ask_index(base, Index::clone).await?;
+        let place = index.rewind(index.find_offset(end).position);
+        let len = {
+            let state = self.state.borrow();
+            state.flushed_len(&state.segments[state.segment_of(base)])
+        };
+        if place.position >= len {
+            return Ok(index);
+        }
+        let fault = |error| self.io_fault("read", base, error);
+        let path = segment_path(&self.dir, base);
+        let key = self.segment_key(base);
+        let shared = &self.shared;
+        let file = shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        let mut reader = SegmentReader::new(file, place.position, len);
+        loop {
+            match reader.peek().await.map_err(fault)? {
+                Next::Batch(header, _) if header.next_offset() <= end => {
+                    index.push(&header, reader.position());
+                    reader.advance(&header);
+                }
+                Next::Batch(..) | Next::End => return Ok(index),
+                Next::Broken(why) => return Err(Fault::corrupt(why, path)),
+            }
+        }
+    }
+
+    /// Producers as of `end`: the last snapshot at or below it, and the headers from there.
+    async fn producers_at(self: &Rc<Self>, end: Offset) -> Result<Producers, Fault> {
+        let (snapshot, log_start, has_producers) = {
+            let state = self.state.borrow();
+            let has_producers = !state.producers.is_empty();
+            (Rc::clone(&state.snapshot), state.marks.log_start, has_producers)
+        };
+        if !has_producers {
+            return Ok(Producers::default());
+        }
+        let (from, mut producers) = if snapshot.offset <= end {
+            let producers = Producers::restore(&snapshot.producers);
+            (snapshot.offset, producers.expect("a snapshot of ours"))
+        } else {
+            (log_start, Producers::default())
+        };
+        let now = self.shared.rt.wall_clock();
+        let mut walk = Walk::new(self, from, end);
+        while let Some((header, _)) = walk.next().await.map_err(read_fault)? {
+            producers.update(&header, header.base_offset, now);
+        }
+        Ok(producers)
+    }
+
+    /// Changes the state; returns the bases of the segments that are out of the log, newest first.
+    fn apply_cut(self: &Rc<Self>, cut: Cut) -> Vec<Offset> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        assert!(state.write.paused && !state.write.running, "the writer stands");
+        let kept = state.segment_of(cut.end);
+        let removed: Vec<Segment> = state.segments.drain(kept + 1..).rev().collect();
+        let has_file = state.write.segment_base;
+        let removed = removed.iter().map(|segment| segment.base).filter(|&base| base <= has_file);
+        let removed: Vec<Offset> = removed.collect();
+        let segment = &mut state.segments[kept];
+        segment.len = cut.index.len();
+        let (base, len) = (segment.base, segment.len);
+        segment.index = SegmentIndex::Live(cut.index);
+        self.shared.pool.remove(state.tail.cut(cut.end));
+        state.cursors.clear(&self.shared);
+        state.generation += 1;
+        state.marks = state.marks.cut(cut.end);
+        state.epochs.truncate_to(cut.end);
+        state.producers = cut.producers;
+        if state.snapshot.offset > cut.end {
+            state.snapshot = Rc::new(Snapshot {
+                offset: cut.end,
+                producers: state.producers.snapshot(),
+            });
+        }
+        state.pending.reset(cut.end);
+        let write = &mut state.write;
+        write.segment_base = base;
+        write.writer = Some(SegmentWriter::at(len));
+        write.flushed_end = cut.end;
+        write.synced_end = cut.end;
+        write.wanted_end = cut.end;
+        write.index_saved_len = write.index_saved_len.min(len);
+        for &base in removed.iter().chain([&base]) {
+            self.shared.forget_segment(self.segment_key(base));
+        }
+        removed
+    }
+
+    async fn remove_segment_files(&self, base: Offset) -> Result<(), Fault> {
+        let rt = &self.shared.rt;
+        for path in [index_path(&self.dir, base), segment_path(&self.dir, base)] {
+            if rt.exists(&path).await {
+                let removed = rt.remove_file(&path).await;
+                removed.map_err(|error| Fault::io("remove", &path, error))?;
+            }
+        }
+        // One by one: a hole in the sequence of segments must not survive a crash.
+        durable::sync_dir(rt, &self.dir).await
+    }
+
+    /// Moves the log start, at most to the high watermark, and lets whole segments below it go.
+    pub async fn delete_to(self: &Rc<Self>, offset: Offset) -> Result<Offset, Fault> {
+        let (log_start, moved) = {
+            let mut state = self.state.borrow_mut();
+            if let Some(fault) = &state.fault {
+                return Err(fault.clone());
+            }
+            let before = state.marks.log_start;
+            let after = offset.min(state.marks.high_watermark).max(before);
+            state.marks = state.marks.moved(|marks| {
+                marks.log_start = after;
+                marks.last_stable = marks.last_stable.max(after);
+            });
+            state.epochs.trim_to(after);
+            (after, after > before)
+        };
+        if moved {
+            self.shared.checkpoints.complete().await?;
+            self.remove_segments_below_start().await?;
+        }
+        Ok(log_start)
+    }
+}
+
+/// Reads between log start and log end fail for one reason only.
+fn read_fault(error: ReadError) -> Fault {
+    match error {
+        ReadError::Fault(fault) => fault,
+        ReadError::OutOfRange { .. } => panic!("the log start does not move during a cut"),
+    }
+}

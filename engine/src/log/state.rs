@@ -1,0 +1,342 @@
+//! The state of one open log, and the few steps that change it. Appends, writes, reads, cuts and recovery are in files of
+//! their own; each changes the state in one borrow between two awaits, so that no task ever sees half a change.
+
+use std::{
+    cell::RefCell,
+    path::PathBuf,
+    rc::Rc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Durability, LogConfig, Marks,
+    epochs::Epochs,
+    pending::{Decision, Pending},
+    producers::{Producers, ProducersSnapshot},
+    read::Cursors,
+    shared::{SegmentKey, Shared},
+    tail::{Eviction, Tail, TailBatch},
+};
+use crate::{
+    batch::BatchHeader,
+    error::Fault,
+    journal::writer::Entry,
+    rt::local::Notify,
+    segment::{SEGMENT_BYTES_MAX, Segment, SegmentWriter, segment_path},
+    types::{LogId, LogName, Offset, Timestamp},
+};
+
+pub struct LogInner {
+    pub shared: Rc<Shared>,
+    pub id: LogId,
+    pub name: LogName,
+    pub dir: PathBuf,
+    /// Number of this log within this run.
+    pub key: u64,
+    pub state: RefCell<State>,
+    /// The flushed end moved, the writer stopped, or a fault came: for those in this module who wait.
+    pub changed: Notify,
+}
+
+pub struct State {
+    pub config: LogConfig,
+    pub marks: Marks,
+    /// One more with every cut; whatever completes for an older one is void.
+    pub generation: u64,
+    /// In order of offsets, never empty; the last one takes the appends.
+    pub segments: Vec<Segment>,
+    pub tail: Tail,
+    pub pending: Pending,
+    pub producers: Producers,
+    pub epochs: Epochs,
+    pub write: WriteState,
+    pub cursors: Cursors,
+    pub snapshot: Rc<Snapshot>,
+    pub phase: Phase,
+    pub fault: Option<Fault>,
+    /// Listed in the shard's progress and not collected yet.
+    pub reported: bool,
+}
+
+/// Producers at an earlier offset: where a cut starts from to know the producers at its own.
+pub struct Snapshot {
+    pub offset: Offset,
+    pub producers: ProducersSnapshot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Taking appends.
+    Open,
+    /// Being cut: appends are refused as if the disk were busy.
+    Cutting,
+    /// No more appends.
+    Closed,
+}
+
+/// Where the segment files stand.
+pub struct WriteState {
+    /// The segment that is being written; later ones have no file yet, earlier ones are sealed.
+    pub segment_base: Offset,
+    /// The end of its file; taken by the write in flight.
+    pub writer: Option<SegmentWriter>,
+    /// Everything below is in segments.
+    pub flushed_end: Offset,
+    /// Everything below is durable in segments.
+    pub synced_end: Offset,
+    /// Somebody wants everything below in segments.
+    pub wanted_end: Offset,
+    /// A task writes or seals.
+    pub running: bool,
+    /// No new write may begin.
+    pub paused: bool,
+    /// Length of the active segment when its side file was last written.
+    pub index_saved_len: u64,
+}
+
+impl State {
+    pub fn active(&self) -> &Segment {
+        self.segments.last().expect("a log has a segment")
+    }
+
+    /// Index in `segments` of the one that holds `offset`, or the first one.
+    pub fn segment_of(&self, offset: Offset) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base <= offset)
+            .saturating_sub(1)
+    }
+
+    /// The segment after the one with this base, planned or with a file.
+    pub fn segment_after(&self, base: Offset) -> Option<&Segment> {
+        let next = self.segments.partition_point(|segment| segment.base <= base);
+        self.segments.get(next)
+    }
+
+    /// The base of the segment to begin, if the one that is being written is complete in its file.
+    pub fn segment_to_seal(&self) -> Option<Offset> {
+        let base = self.write.segment_base;
+        let next = self.segment_after(base)?;
+        let oldest = self.tail.unflushed().next();
+        oldest
+            .is_none_or(|batch| batch.segment_base != base)
+            .then_some(next.base)
+    }
+
+    /// Bytes of a segment that are in its file.
+    pub fn flushed_len(&self, segment: &Segment) -> u64 {
+        if segment.base < self.write.segment_base {
+            segment.len
+        } else if segment.base > self.write.segment_base {
+            0
+        } else {
+            // While a write is in flight the writer is away: the oldest unflushed batch begins where the file ends.
+            self.tail
+                .unflushed()
+                .next()
+                .filter(|batch| batch.segment_base == segment.base)
+                .map_or(segment.len, |batch| batch.position)
+        }
+    }
+
+    pub fn persisted(&self) -> bool {
+        self.config.durability == Durability::Persisted
+    }
+
+    /// Appends the batch to tail and active segment, and moves the log end. The batch has its offsets and was accepted.
+    pub fn place(&mut self, header: &BatchHeader, bytes: Bytes, kept_bytes: usize, now: Timestamp) {
+        assert!(header.base_offset >= self.marks.log_end, "offsets grow");
+        if self.must_roll(header, now) {
+            self.roll(header.base_offset, now);
+        }
+        let segment = self.segments.last_mut().expect("a log has a segment");
+        let position = segment.push(header);
+        let segment_base = segment.base;
+        self.tail.push(TailBatch::new(
+            header,
+            bytes,
+            kept_bytes,
+            segment_base,
+            position,
+        ));
+        let next = header.next_offset();
+        let replicated = !self.persisted();
+        self.marks = self.marks.moved(|marks| {
+            marks.log_end = next;
+            if replicated {
+                marks.counted_end = next;
+            }
+        });
+    }
+
+    /// As Kafka: by size, by the time between a segment's first batch and this one, and before an offset delta leaves 32 bits.
+    fn must_roll(&self, header: &BatchHeader, now: Timestamp) -> bool {
+        let active = self.active();
+        if active.len == 0 {
+            return false;
+        }
+        let Some(index) = active.live_index() else {
+            panic!("the active segment is not sealed");
+        };
+        let batch_time = if header.max_timestamp >= Timestamp(0) {
+            header.max_timestamp
+        } else {
+            now
+        };
+        let age_ms = batch_time.0.saturating_sub(index.began().0);
+        let segment_bytes = self.config.segment_bytes.min(SEGMENT_BYTES_MAX);
+        active.len + header.total_len as u64 > segment_bytes
+            || u64::try_from(age_ms).is_ok_and(|age_ms| age_ms > self.config.segment_ms)
+            || header.last_offset().since(active.base) > i64::from(i32::MAX)
+    }
+
+    /// Begins a new segment at `base`. Its file comes later: the writer first completes the old one.
+    pub fn roll(&mut self, base: Offset, now: Timestamp) {
+        assert!(self.active().len > 0, "an empty segment is not rolled");
+        let interval = self.config.index_interval_bytes;
+        self.segments.push(Segment::new(base, interval, now));
+        self.write.wanted_end = self.write.wanted_end.max(base);
+    }
+
+    /// Moves the durable end to what journal and segments have confirmed; `true` if the counted end moved.
+    pub fn advance(&mut self) -> bool {
+        let before = self.marks.counted_end;
+        let durable = self
+            .pending
+            .durable_end(self.marks.durable_end, self.write.synced_end);
+        let persisted = self.persisted();
+        self.marks = self.marks.moved(|marks| {
+            marks.durable_end = durable;
+            if persisted {
+                marks.counted_end = marks.counted_end.max(durable);
+            }
+        });
+        self.marks.counted_end > before
+    }
+}
+
+impl LogInner {
+    pub fn segment_key(&self, base: Offset) -> SegmentKey {
+        (self.key, base)
+    }
+
+    pub fn io_fault(&self, what: &'static str, base: Offset, error: std::io::Error) -> Fault {
+        Fault::io(what, segment_path(&self.dir, base), error)
+    }
+
+    pub fn fault(&self) -> Option<Fault> {
+        self.state.borrow().fault.clone()
+    }
+
+    /// Takes the log offline. What it waits for will never come, so everyone who waits is told.
+    pub fn poison(&self, fault: Fault) {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.fault.is_some() {
+                return;
+            }
+            state.fault = Some(fault.clone());
+        }
+        tracing::error!(log = %self.name, %fault, "log is offline until it is reopened");
+        self.shared.count(|stats| stats.faults += 1);
+        self.changed.notify_all();
+        self.report();
+    }
+
+    /// Puts the log on the list of those that moved, once until it is collected.
+    pub fn report(&self) {
+        let first = !std::mem::replace(&mut self.state.borrow_mut().reported, true);
+        if first {
+            self.shared.progress.report(self.id);
+        }
+    }
+
+    pub fn evict_front(self: &Rc<Self>) -> Eviction {
+        let eviction = self.state.borrow_mut().tail.evict_front();
+        if matches!(eviction, Eviction::Unflushed) {
+            self.request_flush();
+        }
+        eviction
+    }
+
+    /// Everything in the tail now should go to the segment soon: its memory is needed.
+    pub fn request_flush(self: &Rc<Self>) {
+        {
+            let mut state = self.state.borrow_mut();
+            state.write.wanted_end = state.write.wanted_end.max(state.marks.log_end);
+        }
+        self.start_writer();
+    }
+
+    /// Sends what waits on its way: to the journal from here, to the segment by the writer.
+    pub fn dispatch(self: &Rc<Self>) {
+        let entries = self.journal_entries();
+        if !entries.is_empty() {
+            let journal = self.shared.journal.borrow();
+            let journal = journal.as_ref().expect("appends begin after the journal has started");
+            for entry in entries {
+                journal.submit(entry);
+            }
+        }
+        self.start_writer();
+    }
+
+    fn journal_entries(&self) -> Vec<Entry> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.fault.is_some()
+            || state.pending.decide(self.shared.limits.bypass_bytes) != Decision::Journal
+        {
+            return Vec::new();
+        }
+        let mut entries = Vec::new();
+        for batch in state.tail.from(state.pending.waiting_from()) {
+            state.pending.submit(batch.next, batch.bytes.len());
+            entries.push(Entry {
+                log: self.id,
+                log_generation: state.generation,
+                base_offset: batch.base,
+                next_offset: batch.next,
+                leader_epoch: batch.epoch,
+                bytes: batch.bytes.clone(),
+            });
+        }
+        assert_eq!(state.pending.waiting_bytes(), 0, "everything that waited was submitted");
+        entries
+    }
+
+    /// The journal holds everything of this log below `next_offset`, as of `generation`.
+    pub fn journal_committed(self: &Rc<Self>, generation: u64, next_offset: Offset) {
+        let moved = {
+            let mut state = self.state.borrow_mut();
+            if state.generation != generation {
+                return;
+            }
+            state.pending.journal_committed(next_offset);
+            state.advance()
+        };
+        if moved {
+            self.report();
+        }
+        self.dispatch();
+    }
+
+    /// Accounts for a batch that `place` has just put into the tail.
+    pub fn placed(self: &Rc<Self>, kept_bytes: usize) {
+        self.shared.pool.add(Rc::downgrade(self), kept_bytes);
+        if self.shared.pool.wants_flush() {
+            // A checkpoint writes behind what all logs hold, idle ones included.
+            self.shared.checkpoints.want();
+        }
+        self.shared.pool.evict();
+    }
+}
+
+impl Drop for LogInner {
+    fn drop(&mut self) {
+        // A log that goes away gives its part of the shard's budgets back.
+        let state = self.state.get_mut();
+        self.shared.pool.remove(state.tail.kept_bytes());
+        state.cursors.clear(&self.shared);
+    }
+}
