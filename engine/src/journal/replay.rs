@@ -187,6 +187,11 @@ impl EntryAt {
             crc: crc32fast::hash(&commit[entry.bytes.clone()]),
         }
     }
+
+    /// Whether these are the bytes of the entry, without reading them again.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        self.len == bytes.len() && self.crc == crc32fast::hash(bytes)
+    }
 }
 
 /// The commit at `position` with its bytes (without padding), if it is the expected one and whole.

@@ -10,12 +10,12 @@
 //! After a crash before 3 the log is as it was or a shorter prefix of that; after 3 the checkpoint's generation voids the journal's entries, and
 //! recovery may find the old batches in the segment again, which is allowed as long as `truncate_to` has not returned.
 
-use std::rc::Rc;
+use std::{path::PathBuf, rc::Rc};
 
 use super::{
     producers::Producers,
     shared::Handle,
-    state::{LogInner, Phase, Snapshot},
+    state::{LogInner, Phase},
     timestamps::Walk,
     write::Waited,
 };
@@ -53,6 +53,7 @@ impl LogInner {
         }
         let result = self.truncate_stopped(offset).await;
         self.state.borrow_mut().phase = Phase::Open;
+        self.changed.notify_all();
         match &result {
             Ok(()) => {
                 self.shared.count(|stats| stats.truncations += 1);
@@ -78,8 +79,9 @@ impl LogInner {
         self.report();
         self.shared.checkpoints.complete().await?;
         for base in removed {
-            self.remove_segment_files(base).await?;
+            self.remove_files(&[index_path(&self.dir, base), segment_path(&self.dir, base)]).await?;
         }
+        self.remove_files(&[index_path(&self.dir, kept_base)]).await?;
         let fault = |error| self.io_fault("truncate", kept_base, error);
         let path = segment_path(&self.dir, kept_base);
         let key = self.segment_key(kept_base);
@@ -106,7 +108,7 @@ impl LogInner {
     /// The segment that is the last one after a cut at `end`.
     fn cut_base(&self, end: Offset) -> Offset {
         let state = self.state.borrow();
-        state.segments[state.segment_of(end)].base
+        state.segments[state.segment_before(end)].base
     }
 
     async fn plan_cut(self: &Rc<Self>, end: Offset) -> Result<Cut, Fault> {
@@ -150,19 +152,19 @@ impl LogInner {
 
     /// Producers as of `end`: the last snapshot at or below it, and the headers from there.
     async fn producers_at(self: &Rc<Self>, end: Offset) -> Result<Producers, Fault> {
-        let (snapshot, log_start, has_producers) = {
+        let (checkpoint, log_start, has_producers) = {
             let state = self.state.borrow();
             let has_producers = !state.producers.is_empty();
-            (Rc::clone(&state.snapshot), state.marks.log_start, has_producers)
+            (state.checkpoint.clone(), state.marks.log_start, has_producers)
         };
         if !has_producers {
             return Ok(Producers::default());
         }
-        let (from, mut producers) = if snapshot.offset <= end {
-            let producers = Producers::restore(&snapshot.producers);
-            (snapshot.offset, producers.expect("a snapshot of ours"))
-        } else {
-            (log_start, Producers::default())
+        let (from, mut producers) = match checkpoint {
+            Some(known) if known.recovery_offset <= end => {
+                (known.recovery_offset, known.producers.clone())
+            }
+            _ => (log_start, Producers::default()),
         };
         let now = self.shared.rt.wall_clock();
         let mut walk = Walk::new(self, from, end);
@@ -177,7 +179,7 @@ impl LogInner {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         assert!(state.write.paused && !state.write.running, "the writer stands");
-        let kept = state.segment_of(cut.end);
+        let kept = state.segment_before(cut.end);
         let removed: Vec<Segment> = state.segments.drain(kept + 1..).rev().collect();
         let has_file = state.write.segment_base;
         let removed = removed.iter().map(|segment| segment.base).filter(|&base| base <= has_file);
@@ -192,11 +194,8 @@ impl LogInner {
         state.marks = state.marks.cut(cut.end);
         state.epochs.truncate_to(cut.end);
         state.producers = cut.producers;
-        if state.snapshot.offset > cut.end {
-            state.snapshot = Rc::new(Snapshot {
-                offset: cut.end,
-                producers: state.producers.snapshot(),
-            });
+        if state.checkpoint.as_ref().is_some_and(|known| known.recovery_offset > cut.end) {
+            state.checkpoint = None;
         }
         state.pending.reset(cut.end);
         let write = &mut state.write;
@@ -205,27 +204,38 @@ impl LogInner {
         write.flushed_end = cut.end;
         write.synced_end = cut.end;
         write.wanted_end = cut.end;
-        write.index_saved_len = write.index_saved_len.min(len);
+        write.index_saved_len = 0;
         for &base in removed.iter().chain([&base]) {
             self.shared.forget_segment(self.segment_key(base));
         }
         removed
     }
 
-    async fn remove_segment_files(&self, base: Offset) -> Result<(), Fault> {
+    async fn remove_files(&self, paths: &[PathBuf]) -> Result<(), Fault> {
         let rt = &self.shared.rt;
-        for path in [index_path(&self.dir, base), segment_path(&self.dir, base)] {
-            if rt.exists(&path).await {
-                let removed = rt.remove_file(&path).await;
-                removed.map_err(|error| Fault::io("remove", &path, error))?;
+        for path in paths {
+            if rt.exists(path).await {
+                let removed = rt.remove_file(path).await;
+                removed.map_err(|error| Fault::io("remove", path, error))?;
             }
         }
-        // One by one: a hole in the sequence of segments must not survive a crash.
+        // One segment at a time: a hole in their sequence must not survive a crash.
         durable::sync_dir(rt, &self.dir).await
+    }
+
+    async fn wait_for_cut(&self) {
+        loop {
+            let changed = self.changed.listen();
+            if self.state.borrow().phase != Phase::Cutting {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Moves the log start, at most to the high watermark, and lets whole segments below it go.
     pub async fn delete_to(self: &Rc<Self>, offset: Offset) -> Result<Offset, Fault> {
+        self.wait_for_cut().await;
         let (log_start, moved) = {
             let mut state = self.state.borrow_mut();
             if let Some(fault) = &state.fault {

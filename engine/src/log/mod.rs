@@ -1,11 +1,24 @@
 //! One partition's log: segments, tail, marks, producers, epochs.
 
+mod append;
+mod cut;
 pub mod epochs;
 pub mod marks;
+pub(crate) mod open;
+mod pending;
 pub mod producers;
+mod read;
 pub mod recovery;
-pub mod retention;
-pub mod tail;
+mod retention;
+pub(crate) mod shared;
+pub(crate) mod state;
+mod tail;
+#[cfg(test)]
+pub(crate) mod tests;
+mod timestamps;
+pub(crate) mod write;
+
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -14,6 +27,7 @@ use crate::{
     error::{AppendError, Fault, ReadError},
     types::{LeaderEpoch, LogId, LogName, Offset, ProducerEpoch, ProducerId, Timestamp},
 };
+use state::LogInner;
 
 pub use marks::Marks;
 
@@ -88,105 +102,139 @@ pub struct ReadLimit {
 
 /// Handle to an open log. Cheap to clone, stays on its shard.
 #[derive(Clone)]
-pub struct Log {
-    _private: std::rc::Rc<()>,
-}
+pub struct Log(pub(crate) Rc<LogInner>);
 
 impl Log {
     pub fn id(&self) -> LogId {
-        unimplemented!()
+        self.0.id
     }
+
     pub fn name(&self) -> &LogName {
-        unimplemented!()
+        &self.0.name
     }
+
     pub fn config(&self) -> LogConfig {
-        unimplemented!()
+        self.0.state.borrow().config.clone()
     }
-    pub fn configure(&self, _config: LogConfig) {
-        unimplemented!()
+
+    pub fn configure(&self, config: LogConfig) {
+        self.0.configure(config);
     }
 
     /// Assigns offsets and the epoch, checks the producer's sequence, and puts the batch into the tail. Never waits. It counts once
     /// [`Marks::counted_end`] has passed its last offset; [`crate::Engine::progress`] reports every log whose counted end moved.
-    pub fn append(&self, _batch: ValidBatch, _epoch: LeaderEpoch) -> Result<Appended, AppendError> {
-        unimplemented!()
+    pub fn append(&self, batch: ValidBatch, epoch: LeaderEpoch) -> Result<Appended, AppendError> {
+        let frame_bytes = batch.len();
+        self.0.append(batch, epoch, frame_bytes)
     }
 
-    /// Whether an append of this size would be taken now rather than refused with `Busy` (which gives the batch up): ask first,
-    /// and wait for [`crate::Engine::room`] if not.
-    pub fn has_room(&self, _bytes: usize) -> bool {
-        unimplemented!()
+    /// As `append`, for a batch that is a slice of a frame of `frame_bytes`: where it is the smaller part of what it keeps alive it is
+    /// copied, else the tail's budget counts the whole frame.
+    pub fn append_slice(
+        &self,
+        batch: ValidBatch,
+        epoch: LeaderEpoch,
+        frame_bytes: usize,
+    ) -> Result<Appended, AppendError> {
+        self.0.append(batch, epoch, frame_bytes)
     }
 
     pub fn marks(&self) -> Marks {
-        unimplemented!()
+        self.0.state.borrow().marks
     }
+
     /// Moves the high watermark forward, up to the log end; the caller knows what is replicated.
-    pub fn set_high_watermark(&self, _offset: Offset) {
-        unimplemented!()
+    pub fn set_high_watermark(&self, offset: Offset) {
+        let mut state = self.0.state.borrow_mut();
+        state.marks = state.marks.moved(|marks| {
+            marks.high_watermark = marks.high_watermark.max(offset);
+            marks.last_stable = marks.high_watermark;
+        });
     }
+
     /// Why the log is offline, if it is.
     pub fn fault(&self) -> Option<Fault> {
-        unimplemented!()
+        self.0.fault()
     }
 
     /// Reads whole batches from the one that contains `from` on. From the tail cache without waiting, else from disk in the cold class.
-    pub async fn read(&self, _from: Offset, _limit: ReadLimit) -> Result<Fetched, ReadError> {
-        unimplemented!()
+    pub async fn read(&self, from: Offset, limit: ReadLimit) -> Result<Fetched, ReadError> {
+        self.0.read(from, limit).await
     }
+
     /// As `read`, but only if the tail cache holds what is asked for (or nothing is there to read): `None` means "go to disk".
     pub fn read_cached(
         &self,
-        _from: Offset,
-        _limit: ReadLimit,
+        from: Offset,
+        limit: ReadLimit,
     ) -> Option<Result<Fetched, ReadError>> {
-        unimplemented!()
+        self.0.read_cached(from, limit)
     }
+
     /// The first record below `below` whose timestamp is at or after `timestamp`.
     pub async fn find_timestamp(
         &self,
-        _timestamp: Timestamp,
-        _below: Offset,
+        timestamp: Timestamp,
+        below: Offset,
     ) -> Result<Option<OffsetAndTime>, ReadError> {
-        unimplemented!()
+        self.0.find_timestamp(timestamp, below).await
     }
+
     /// The record with the largest timestamp below `below`.
     pub async fn find_max_timestamp(
         &self,
-        _below: Offset,
+        below: Offset,
     ) -> Result<Option<OffsetAndTime>, ReadError> {
-        unimplemented!()
-    }
-    /// The leader epoch of the record at `offset`, if the log has one.
-    pub fn epoch_at(&self, _offset: Offset) -> Option<LeaderEpoch> {
-        unimplemented!()
-    }
-    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
-        unimplemented!()
-    }
-    /// Kafka's OffsetForLeaderEpoch: the largest epoch at or below `epoch` and the offset where it ends.
-    pub fn end_of_epoch(&self, _epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        unimplemented!()
+        self.0.find_max_timestamp(below).await
     }
 
-    /// Cuts everything from `offset` on, with epochs and producers; durable when it returns. Never below the high watermark.
-    pub async fn truncate_to(&self, _offset: Offset) -> Result<(), Fault> {
-        unimplemented!()
+    /// The leader epoch of the record at `offset`, if the log has one.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let state = self.0.state.borrow();
+        let within = offset >= state.marks.log_start && offset < state.marks.log_end;
+        within.then(|| state.epochs.epoch_at(offset)).flatten()
     }
-    /// Moves the log start forward (DeleteRecords); whole segments below it go. Durable when it returns.
-    pub async fn delete_to(&self, _offset: Offset) -> Result<Offset, Fault> {
-        unimplemented!()
+
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.0.state.borrow().epochs.latest()
     }
+
+    /// Kafka's OffsetForLeaderEpoch: the largest epoch at or below `epoch` and the offset where it ends.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.0.state.borrow();
+        state.epochs.end_of_epoch(epoch, state.marks.log_end)
+    }
+
+    /// Cuts every batch that ends above `offset`, with epochs and producers; durable when it returns. Never below the high watermark.
+    pub async fn truncate_to(&self, offset: Offset) -> Result<(), Fault> {
+        self.0.truncate_to(offset).await
+    }
+
+    /// Moves the log start forward (DeleteRecords), at most to the high watermark; whole segments below it go. Durable when it returns.
+    pub async fn delete_to(&self, offset: Offset) -> Result<Offset, Fault> {
+        self.0.delete_to(offset).await
+    }
+
     /// Bytes in segments and tail.
     pub fn size_bytes(&self) -> u64 {
-        unimplemented!()
+        let state = self.0.state.borrow();
+        state.segments.iter().map(|segment| segment.len).sum()
     }
+
     /// Forgets producers idle for longer than `idle_ms`.
-    pub fn expire_producers(&self, _idle_ms: u64) {
-        unimplemented!()
+    pub fn expire_producers(&self, idle_ms: u64) {
+        let now = self.0.shared.rt.wall_clock();
+        self.0.state.borrow_mut().producers.expire(now, idle_ms);
     }
+
     /// Producers with state in this log: id, epoch, last sequence, last offset, last timestamp.
     pub fn producers(&self) -> Vec<(ProducerId, ProducerEpoch, i32, Offset, Timestamp)> {
-        unimplemented!()
+        let state = self.0.state.borrow();
+        let known = state.producers.iter().filter_map(|producer| {
+            let last_offset = producer.last_offset?;
+            let (id, epoch) = (producer.id, producer.epoch);
+            Some((id, epoch, producer.last_sequence, last_offset, producer.last_timestamp))
+        });
+        known.collect()
     }
 }

@@ -13,13 +13,14 @@ use super::{
     Durability, LogConfig, Marks,
     epochs::Epochs,
     pending::{Decision, Pending},
-    producers::{Producers, ProducersSnapshot},
+    producers::Producers,
     read::Cursors,
     shared::{SegmentKey, Shared},
     tail::{Eviction, Tail, TailBatch},
 };
 use crate::{
     batch::BatchHeader,
+    checkpoint::LogCheckpoint,
     error::Fault,
     journal::writer::Entry,
     rt::local::Notify,
@@ -52,17 +53,12 @@ pub struct State {
     pub epochs: Epochs,
     pub write: WriteState,
     pub cursors: Cursors,
-    pub snapshot: Rc<Snapshot>,
+    /// The last durable record of this log in a checkpoint, if no cut went below it.
+    pub checkpoint: Option<Rc<LogCheckpoint>>,
     pub phase: Phase,
     pub fault: Option<Fault>,
     /// Listed in the shard's progress and not collected yet.
     pub reported: bool,
-}
-
-/// Producers at an earlier offset: where a cut starts from to know the producers at its own.
-pub struct Snapshot {
-    pub offset: Offset,
-    pub producers: ProducersSnapshot,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +101,41 @@ impl State {
         self.segments
             .partition_point(|segment| segment.base <= offset)
             .saturating_sub(1)
+    }
+
+    /// Index in `segments` of the one that would hold the last batch of a log that ends at `end`.
+    pub fn segment_before(&self, end: Offset) -> usize {
+        self.segments
+            .partition_point(|segment| segment.base < end)
+            .saturating_sub(1)
+    }
+
+    /// Whether everything below `end` is in segment files.
+    pub fn is_flushed_to(&self, end: Offset) -> bool {
+        let oldest = self.tail.unflushed().next();
+        self.write.flushed_end >= end || oldest.is_none_or(|batch| batch.base >= end)
+    }
+
+    /// Whether everything below `end` is durable in segment files.
+    pub fn is_synced_to(&self, end: Offset) -> bool {
+        let write = &self.write;
+        write.synced_end >= end || (write.synced_end == write.flushed_end && self.is_flushed_to(end))
+    }
+
+    /// What a checkpoint says of this log when everything in it is durable in segments.
+    pub fn describe(&self, log: LogId) -> LogCheckpoint {
+        let active = self.active();
+        LogCheckpoint {
+            log,
+            log_generation: self.generation,
+            log_start: self.marks.log_start,
+            recovery_offset: self.marks.log_end,
+            recovery_segment_base: active.base,
+            recovery_position: active.len,
+            high_watermark: self.marks.high_watermark,
+            epochs: self.epochs.clone(),
+            producers: self.producers.clone(),
+        }
     }
 
     /// The segment after the one with this base, planned or with a file.
@@ -241,6 +272,25 @@ impl LogInner {
         self.shared.count(|stats| stats.faults += 1);
         self.changed.notify_all();
         self.report();
+    }
+
+    /// Takes a changed configuration over. When the log becomes `persisted`, what is only in memory is made durable from here on;
+    /// what was counted stays counted.
+    pub fn configure(self: &Rc<Self>, config: LogConfig) {
+        let changed = {
+            let mut state = self.state.borrow_mut();
+            let changed = state.config.durability != config.durability;
+            state.config = config;
+            if changed {
+                let end = state.marks.log_end;
+                state.pending.reset(end);
+                state.advance();
+            }
+            changed
+        };
+        if changed {
+            self.shared.checkpoints.request();
+        }
     }
 
     /// Puts the log on the list of those that moved, once until it is collected.

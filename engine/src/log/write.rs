@@ -285,7 +285,7 @@ impl LogInner {
                 if state.generation != generation {
                     return Ok(Waited::Cut);
                 }
-                if state.write.flushed_end >= end {
+                if state.is_flushed_to(end) {
                     return Ok(Waited::Reached);
                 }
             }
@@ -300,7 +300,7 @@ impl LogInner {
         }
         let (base, covered, generation) = {
             let state = self.state.borrow();
-            if state.write.synced_end >= end {
+            if state.is_synced_to(end) {
                 return Ok(Waited::Reached);
             }
             // What lies in earlier segments was synced when they were sealed.

@@ -1,0 +1,358 @@
+//! Opens a log: creates it, or recovers what is in its directory.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use super::{
+    Durability, LogConfig, Marks,
+    pending::Pending,
+    read::Cursors,
+    recovery::{Recovered, Recovery, batches_of},
+    shared::Shared,
+    state::{LogInner, Phase, State, WriteState},
+    tail::Tail,
+};
+use crate::{
+    checkpoint::LogCheckpoint,
+    error::{Fault, OpenError},
+    journal::{EntryAt, Replay},
+    rt::{Rt, durable, local::Notify},
+    segment::{FileKind, IDENTITY_FILE, Segment, SegmentWriter, index_path, segment_path},
+    types::{LogId, LogName, Offset, TopicId},
+};
+
+/// `partition.metadata` has two short lines.
+const IDENTITY_BYTES_MAX: usize = 4096;
+
+/// What the last run left of a log besides its directory.
+pub struct Left<'a> {
+    pub checkpoint: Option<&'a LogCheckpoint>,
+    pub replay: &'a Replay,
+}
+
+/// Opens the log in `<data_dir>/<name>`. Nothing recovered counts as durable before the engine has synced it.
+pub async fn open(
+    shared: &Rc<Shared>,
+    data_dir: &Path,
+    id: LogId,
+    name: LogName,
+    config: LogConfig,
+    left: Left<'_>,
+) -> Result<Rc<LogInner>, OpenError> {
+    let rt = &shared.rt;
+    let dir = data_dir.join(name.to_string());
+    if !rt.exists(&dir).await {
+        create_dir(rt, data_dir, &dir).await?;
+    }
+    let files = tidy(rt, &dir).await?;
+    check_identity(rt, &dir, id, &files).await?;
+    let log_start = left.checkpoint.map(|checkpoint| checkpoint.log_start);
+    let files = remove_below(rt, &dir, files, log_start).await?;
+    let key = shared.new_log_key();
+    let new = |base| new_log(shared, id, name.clone(), dir.clone(), key, config.clone(), base);
+    if files.is_empty() {
+        if left.checkpoint.is_some() {
+            tracing::error!(log = %name, "the directory is empty, though the checkpoint knows the log: its data is lost");
+        }
+        let base = log_start.unwrap_or(Offset::ZERO);
+        let log = new(base);
+        log.create_segment(base).await?;
+        return Ok(log);
+    }
+    let generation = left.checkpoint.map(|checkpoint| checkpoint.log_generation);
+    let recovery = Recovery {
+        shared,
+        dir: &dir,
+        name: &name,
+        log_key: key,
+        index_interval_bytes: config.index_interval_bytes,
+        checkpoint: left.checkpoint,
+        replay: left.replay,
+        entries: entries_of(left.replay, id, generation),
+    };
+    let mut recovered = recovery.run(&files).await?;
+    let rest = std::mem::take(&mut recovered.rest);
+    let end = rest.last().map_or(recovered.end, |entry| entry.next_offset);
+    if let Some(log_start) = log_start
+        && end < log_start
+    {
+        // Under `replicated` a crash can take everything above a log start that was made durable.
+        tracing::warn!(log = %name, %log_start, "nothing is left above the log start; the log is empty");
+        remove_segments(rt, &dir, &files).await?;
+        shared.forget_segment((key, files[files.len() - 1].0));
+        let log = new(log_start);
+        log.create_segment(log_start).await?;
+        return Ok(log);
+    }
+    let mut report = recovered.report;
+    let state = recovered_state(recovered, config);
+    let log = log_of(shared, id, name, dir, key, state);
+    report.appended_batches = log.append_rest(left.replay, &rest).await?;
+    log.restore_marks(left.checkpoint);
+    if report.restored_batches + report.appended_batches + report.cut_bytes > 0 {
+        tracing::info!(
+            log = %log.name,
+            walked_batches = report.walked_batches,
+            restored_batches = report.restored_batches,
+            appended_batches = report.appended_batches,
+            cut_bytes = report.cut_bytes,
+            log_end = %log.state.borrow().marks.log_end,
+            "recovered: put back what only the journal had, cut what was not whole"
+        );
+    }
+    Ok(log)
+}
+
+async fn create_dir(rt: &Rt, data_dir: &Path, dir: &Path) -> Result<(), Fault> {
+    let created = rt.create_dir_all(dir).await;
+    created.map_err(|error| Fault::io("create", dir, error))?;
+    durable::sync_dir(rt, data_dir).await
+}
+
+/// Lists the segments in order, and removes what a crash left unfinished.
+async fn tidy(rt: &Rt, dir: &Path) -> Result<Vec<(Offset, u64)>, Fault> {
+    let listed = rt.list_dir(dir).await;
+    let listed = listed.map_err(|error| Fault::io("list", dir, error))?;
+    let mut segments = Vec::new();
+    let mut removed = false;
+    for entry in listed {
+        match FileKind::of(&entry.name) {
+            FileKind::Segment(base) => segments.push((base, entry.len)),
+            FileKind::Index(_) | FileKind::Identity => {}
+            FileKind::Deleted | FileKind::Temporary => {
+                let path = dir.join(&entry.name);
+                let gone = rt.remove_file(&path).await;
+                gone.map_err(|error| Fault::io("remove", path, error))?;
+                removed = true;
+            }
+            FileKind::Foreign => {
+                tracing::warn!(dir = %dir.display(), name = entry.name, "not a file of ours; left alone");
+            }
+        }
+    }
+    if removed {
+        durable::sync_dir(rt, dir).await?;
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// The directory must say that it is this log's. One without identity may only be the beginning of a creation.
+async fn check_identity(
+    rt: &Rt,
+    dir: &Path,
+    id: LogId,
+    files: &[(Offset, u64)],
+) -> Result<(), OpenError> {
+    let path = dir.join(IDENTITY_FILE);
+    let wrong = |found: String| OpenError::WrongIdentity {
+        path: dir.to_path_buf(),
+        found,
+    };
+    if !rt.exists(&path).await {
+        if files.iter().any(|&(_, len)| len > 0) {
+            return Err(wrong("nobody (partition.metadata is missing)".into()));
+        }
+        let content = format!("version: 0\ntopic_id: {}", id.topic_id);
+        durable::replace_file(rt, &path, content.as_bytes()).await?;
+        return Ok(());
+    }
+    let content = rt.read_small(&path, IDENTITY_BYTES_MAX).await;
+    let content = content.map_err(|error| Fault::io("read", &path, error))?;
+    match identity_in(&content) {
+        Some(found) if found == id.topic_id => Ok(()),
+        Some(found) => Err(wrong(found.to_string())),
+        None => Err(Fault::corrupt("not a partition.metadata of version 0", path).into()),
+    }
+}
+
+fn identity_in(content: &[u8]) -> Option<TopicId> {
+    let text = std::str::from_utf8(content).ok()?;
+    let mut lines = text.lines();
+    if lines.next()?.trim_end() != "version: 0" {
+        return None;
+    }
+    TopicId::parse(lines.next()?.strip_prefix("topic_id: ")?.trim_end())
+}
+
+/// Removes the segments that lie wholly below the log start: a crash came between that mark and their removal.
+async fn remove_below(
+    rt: &Rt,
+    dir: &Path,
+    mut files: Vec<(Offset, u64)>,
+    log_start: Option<Offset>,
+) -> Result<Vec<(Offset, u64)>, Fault> {
+    let Some(log_start) = log_start else {
+        return Ok(files);
+    };
+    // Only the newest one that begins at or below it is needed: what is before that may have holes.
+    let first = files.partition_point(|&(base, _)| base <= log_start);
+    let kept = files.split_off(first.saturating_sub(1));
+    if !files.is_empty() {
+        remove_segments(rt, dir, &files).await?;
+    }
+    Ok(kept)
+}
+
+/// Removes the files, newest first and one by one: a hole in the sequence of segments must not survive a crash.
+async fn remove_segments(rt: &Rt, dir: &Path, files: &[(Offset, u64)]) -> Result<(), Fault> {
+    for &(base, _) in files.iter().rev() {
+        for path in [index_path(dir, base), segment_path(dir, base)] {
+            if rt.exists(&path).await {
+                let removed = rt.remove_file(&path).await;
+                removed.map_err(|error| Fault::io("remove", path, error))?;
+            }
+        }
+        durable::sync_dir(rt, dir).await?;
+    }
+    Ok(())
+}
+
+/// The journal entries of this log and generation. Of two with the same offset the later one counts.
+fn entries_of(replay: &Replay, id: LogId, generation: Option<u64>) -> BTreeMap<Offset, EntryAt> {
+    let entries = replay.entries(id);
+    let newest = entries.iter().map(|entry| entry.log_generation).max();
+    let generation = generation.or(newest);
+    entries
+        .iter()
+        .filter(|entry| Some(entry.log_generation) == generation)
+        .map(|entry| (entry.base_offset, entry.clone()))
+        .collect()
+}
+
+fn new_log(
+    shared: &Rc<Shared>,
+    id: LogId,
+    name: LogName,
+    dir: PathBuf,
+    key: u64,
+    config: LogConfig,
+    base: Offset,
+) -> Rc<LogInner> {
+    let now = shared.rt.wall_clock();
+    let recovered = Recovered {
+        segments: vec![Segment::new(base, config.index_interval_bytes, now)],
+        epochs: Default::default(),
+        producers: Default::default(),
+        end: base,
+        generation: 1,
+        durable_end: base,
+        rest: Vec::new(),
+        report: Default::default(),
+    };
+    let state = recovered_state(recovered, config);
+    log_of(shared, id, name, dir, key, state)
+}
+
+fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
+    let (start, end) = (recovered.segments[0].base, recovered.end);
+    let durable_end = recovered.durable_end.max(start).min(end);
+    let counted_end = match config.durability {
+        Durability::Persisted => durable_end,
+        Durability::Replicated => end,
+    };
+    let marks = Marks::empty_at(start).moved(|marks| {
+        marks.durable_end = durable_end;
+        marks.counted_end = counted_end;
+        marks.log_end = end;
+    });
+    let active = recovered.segments.last().expect("a log has a segment");
+    let write = WriteState {
+        segment_base: active.base,
+        writer: Some(SegmentWriter::at(active.len)),
+        flushed_end: end,
+        synced_end: durable_end,
+        wanted_end: end,
+        running: false,
+        paused: false,
+        index_saved_len: 0,
+    };
+    State {
+        config,
+        marks,
+        generation: recovered.generation,
+        tail: Tail::default(),
+        pending: Pending::new(end),
+        producers: recovered.producers,
+        epochs: recovered.epochs,
+        write,
+        segments: recovered.segments,
+        cursors: Cursors::default(),
+        checkpoint: None,
+        phase: Phase::Open,
+        fault: None,
+        reported: false,
+    }
+}
+
+fn log_of(
+    shared: &Rc<Shared>,
+    id: LogId,
+    name: LogName,
+    dir: PathBuf,
+    key: u64,
+    state: State,
+) -> Rc<LogInner> {
+    Rc::new(LogInner {
+        shared: Rc::clone(shared),
+        id,
+        name,
+        dir,
+        key,
+        state: RefCell::new(state),
+        changed: Notify::new(),
+    })
+}
+
+impl LogInner {
+    /// Log start and high watermark as of the checkpoint, as far as the log still goes.
+    fn restore_marks(&self, checkpoint: Option<&LogCheckpoint>) {
+        let Some(checkpoint) = checkpoint else {
+            return;
+        };
+        let mut state = self.state.borrow_mut();
+        state.marks = state.marks.moved(|marks| {
+            marks.log_start = marks.log_start.max(checkpoint.log_start);
+            let high_watermark = checkpoint.high_watermark.min(marks.log_end);
+            marks.high_watermark = high_watermark.max(marks.log_start);
+            marks.last_stable = marks.high_watermark;
+        });
+        let log_start = state.marks.log_start;
+        state.epochs.trim_to(log_start);
+    }
+
+    /// Appends what only the journal holds, as it was appended before the crash. Returns how many batches.
+    async fn append_rest(
+        self: &Rc<Self>,
+        replay: &Replay,
+        rest: &[EntryAt],
+    ) -> Result<u64, Fault> {
+        let mut appended = 0;
+        for entry in rest {
+            let bytes = replay.bytes(entry).await?;
+            for (header, batch) in batches_of(&bytes, entry, &self.dir)? {
+                let kept_bytes = bytes.len();
+                let now = self.shared.rt.wall_clock();
+                {
+                    let mut state = self.state.borrow_mut();
+                    state.producers.update(&header, header.base_offset, now);
+                    state.epochs.append(header.leader_epoch, header.base_offset);
+                    state.place(&header, batch, kept_bytes, now);
+                    state.pending.skip(header.next_offset());
+                }
+                self.placed(kept_bytes);
+                appended += 1;
+            }
+            let unflushed = self.state.borrow().tail.unflushed_bytes();
+            if unflushed >= self.shared.limits.write_chunk_bytes_max {
+                let end = self.state.borrow().marks.log_end;
+                self.flush_to(end).await?;
+            }
+        }
+        Ok(appended)
+    }
+}
