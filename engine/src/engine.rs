@@ -1,13 +1,39 @@
 //! All logs of one shard: open, recover, checkpoint, background work, shutdown.
 
-use std::path::PathBuf;
+mod background;
+mod checkpointer;
 
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    path::PathBuf,
+    rc::Rc,
+};
+
+pub use crate::log::shared::EngineStats;
 use crate::{
+    checkpoint::{self, Checkpoints},
     error::{Fault, OpenError},
-    log::{Log, LogConfig},
-    rt::{Rt, local::Notify},
+    journal::{Journal, JournalConfig, Replay},
+    log::{
+        Log, LogConfig,
+        open::{self, Left},
+        shared::{Limits, Shared},
+        state::LogInner,
+    },
+    rt::{Rt, Task, buf::ALIGNMENT, durable},
     types::{LogId, LogName, ShardId},
 };
+use checkpointer::Kind;
+
+const CHECKPOINT_DIR: &str = "checkpoint";
+const JOURNAL_DIR: &str = "journal";
+
+/// Directories of deleted logs end in this until they are gone.
+const DELETED_SUFFIX: &str = "-delete";
+
+/// One commit of the journal gathers no more than this.
+const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -18,7 +44,7 @@ pub struct EngineConfig {
     pub journal_files: usize,
     /// Appends waiting for the disk in one partition beyond this go straight to the segment, which is the durable write then.
     pub bypass_bytes: usize,
-    /// Largest single write to a segment.
+    /// Largest single write to a segment, but for a batch that is larger.
     pub write_chunk_bytes_max: usize,
     /// Memory of the tail cache, of what waits for the disk included.
     pub tail_bytes_max: usize,
@@ -29,80 +55,185 @@ pub struct EngineConfig {
     pub producer_id_expiration_ms: u64,
 }
 
-/// Plain counters of one shard, read by metrics and benchmarks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EngineStats {
-    pub logs: u64,
-    pub appended_batches: u64,
-    pub appended_bytes: u64,
-    pub journal_commits: u64,
-    pub journal_bytes: u64,
-    pub segment_writes: u64,
-    pub segment_bytes: u64,
-    pub segment_syncs: u64,
-    pub bypass_writes: u64,
-    pub bypass_bytes: u64,
-    pub checkpoints: u64,
-    pub tail_bytes: u64,
-    pub tail_unflushed_bytes: u64,
-    pub cached_reads: u64,
-    pub cold_reads: u64,
-    pub cold_read_bytes: u64,
-    pub faults: u64,
-}
-
 /// The engine of one shard.
 ///
 /// Start: [`Engine::open`] on every shard (reads all checkpoints and journals of the data directory, changes nothing), then
-/// [`Engine::open_log`] for each log the shard owns, then, when *all* shards have opened all of theirs, [`Engine::finish_recovery`]:
-/// `sync_recovered`, and after another barrier `start_journal`: only from then on may logs be appended to, since it is what lets old journals be overwritten.
+/// [`Engine::open_log`] for each log the shard owns, then, when *all* shards have opened all of theirs,
+/// [`Engine::sync_recovered`], and after another barrier [`Engine::start_journal`]: only from then on may logs be appended to,
+/// since it is what lets old journals be overwritten.
 #[derive(Clone)]
-pub struct Engine {
-    _private: std::rc::Rc<()>,
+pub struct Engine(Rc<Inner>);
+
+struct Inner {
+    shared: Rc<Shared>,
+    config: EngineConfig,
+    logs: RefCell<HashMap<LogId, Rc<LogInner>>>,
+    /// What the last run left; nothing of it counts once the journal of this run has started.
+    left: RefCell<Option<Rc<(Checkpoints, Replay)>>>,
+    /// Of the journal rings of this run; the same in all shards.
+    generation: Cell<u64>,
+    tasks: RefCell<Vec<Task<()>>>,
 }
 
 impl Engine {
-    pub async fn open(_rt: Rt, _config: EngineConfig) -> Result<Engine, OpenError> {
-        unimplemented!()
+    pub async fn open(rt: Rt, config: EngineConfig) -> Result<Engine, OpenError> {
+        let bypass_bytes = config.bypass_bytes as u64;
+        assert!(
+            bypass_bytes + 4 * ALIGNMENT as u64 <= config.journal_file_bytes,
+            "what may go to the journal must fit one of its files"
+        );
+        let checkpoints = checkpoint::load_all(&rt, &config.data_dir.join(CHECKPOINT_DIR)).await?;
+        for fault in checkpoints.damage() {
+            tracing::error!(%fault, "a checkpoint cannot be used; its logs are walked from their beginning");
+        }
+        let replay = Replay::scan(&rt, &config.data_dir.join(JOURNAL_DIR)).await?;
+        for fault in replay.damage() {
+            tracing::error!(%fault, "the journal is damaged; what it has lost may be acknowledged data");
+        }
+        let after_checkpoints = checkpoints.generation().map_or(1, |generation| generation + 1);
+        let generation = replay.next_generation().max(after_checkpoints);
+        let limits = Limits {
+            bypass_bytes: config.bypass_bytes,
+            write_chunk_bytes_max: config.write_chunk_bytes_max,
+            tail_bytes_max: config.tail_bytes_max,
+            readahead_bytes_max: config.readahead_bytes_max,
+        };
+        Ok(Engine(Rc::new(Inner {
+            shared: Shared::new(rt, limits),
+            config,
+            logs: RefCell::default(),
+            left: RefCell::new(Some(Rc::new((checkpoints, replay)))),
+            generation: Cell::new(generation),
+            tasks: RefCell::default(),
+        })))
     }
+
     /// Opens the log in `<data_dir>/<name>`, recovering it, or creates it.
     pub async fn open_log(
         &self,
-        _id: LogId,
-        _name: LogName,
-        _config: LogConfig,
+        id: LogId,
+        name: LogName,
+        config: LogConfig,
     ) -> Result<Log, OpenError> {
-        unimplemented!()
+        let inner = &self.0;
+        assert!(self.log(id).is_none(), "a log is opened once");
+        let left = inner.left.borrow().clone();
+        let left = left.as_deref().map(|(checkpoints, replay)| Left {
+            checkpoint: checkpoints.log(id),
+            replay,
+        });
+        let data_dir = &inner.config.data_dir;
+        let log = open::open(&inner.shared, data_dir, id, name, config, left).await?;
+        let before = inner.logs.borrow_mut().insert(id, Rc::clone(&log));
+        assert!(before.is_none(), "a log is opened once");
+        inner.shared.count(|stats| stats.logs += 1);
+        Ok(Log(log))
     }
-    /// Makes what recovery kept durable (segments, checkpoint) and starts the journal of this run. Two steps, with a barrier of all
-    /// shards between them: `sync_recovered`, then `start_journal`.
+
+    /// Makes what recovery kept durable: segments and checkpoint. The first step of two; between them all shards meet.
     pub async fn sync_recovered(&self) -> Result<(), Fault> {
-        unimplemented!()
+        self.0.checkpoint(Kind::Running).await?;
+        // Without this log's bytes in its segments the journal may not be overwritten.
+        match self.0.first_fault() {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
     }
+
+    /// Starts the journal of this run, and with it the background work. From here on what the last run left is void.
     pub async fn start_journal(&self) -> Result<(), Fault> {
-        unimplemented!()
+        let inner = &self.0;
+        let config = &inner.config;
+        let dir = config.data_dir.join(JOURNAL_DIR).join(config.shard.0.to_string());
+        let commits_bytes_max = config.journal_file_bytes as usize - ALIGNMENT;
+        let journal_config = JournalConfig {
+            file_bytes: config.journal_file_bytes,
+            files: config.journal_files,
+            commit_bytes_max: COMMIT_BYTES_MAX.min(commits_bytes_max),
+        };
+        let rt = &inner.shared.rt;
+        let generation = inner.generation.get();
+        let journal = Journal::start(rt, dir, journal_config, generation).await?;
+        *inner.shared.journal.borrow_mut() = Some(journal);
+        if let Some(left) = inner.left.take()
+            && let Ok((_, replay)) = Rc::try_unwrap(left)
+        {
+            replay.close().await?;
+        }
+        if config.shard == ShardId(0) {
+            inner.remove_deleted_dirs().await?;
+        }
+        inner.start_background();
+        Ok(())
     }
-    pub fn log(&self, _id: LogId) -> Option<Log> {
-        unimplemented!()
+
+    pub fn log(&self, id: LogId) -> Option<Log> {
+        self.0.logs.borrow().get(&id).cloned().map(Log)
     }
+
     /// Closes the log and removes its directory (renamed to `*-delete` first, so that a crash cannot leave half a log).
-    pub async fn delete_log(&self, _id: LogId) -> Result<(), Fault> {
-        unimplemented!()
+    pub async fn delete_log(&self, id: LogId) -> Result<(), Fault> {
+        let Some(log) = self.0.logs.borrow_mut().remove(&id) else {
+            return Ok(());
+        };
+        self.0.shared.count(|stats| stats.logs -= 1);
+        log.remove(&self.0.config.data_dir).await
     }
+
     /// Waits until the counted end of some logs moved, or some went offline, and names them: one wake-up for a whole group commit.
     /// One caller only.
     pub async fn progress(&self) -> Vec<LogId> {
-        unimplemented!()
+        let moved = self.0.shared.progress.wait().await;
+        let logs = self.0.logs.borrow();
+        for id in &moved {
+            if let Some(log) = logs.get(id) {
+                log.state.borrow_mut().reported = false;
+            }
+        }
+        moved
     }
-    /// Notified whenever appends that were refused with `Busy` may be tried again.
-    pub fn room(&self) -> Notify {
-        unimplemented!()
-    }
+
     pub fn stats(&self) -> EngineStats {
-        unimplemented!()
+        self.0.shared.stats()
     }
+
     /// Writes everything behind, syncs, checkpoints, cuts files to their exact length. The engine takes no more appends.
     pub async fn close(&self) -> Result<(), Fault> {
-        unimplemented!()
+        self.0.stop_background().await;
+        let logs: Vec<Rc<LogInner>> = self.0.logs.borrow().values().cloned().collect();
+        for log in &logs {
+            // A log that is offline stays as it is; recovery sees to it.
+            if let Err(fault) = log.finish().await {
+                log.poison(fault);
+            }
+        }
+        self.0.checkpoint(Kind::Clean).await?;
+        self.0.save_indexes(0).await;
+        match self.0.first_fault() {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    fn first_fault(&self) -> Option<Fault> {
+        self.logs.borrow().values().find_map(|log| log.fault())
+    }
+
+    async fn remove_deleted_dirs(&self) -> Result<(), Fault> {
+        let rt = &self.shared.rt;
+        let data_dir = &self.config.data_dir;
+        let listed = rt.list_dir(data_dir).await;
+        let listed = listed.map_err(|error| Fault::io("list", data_dir, error))?;
+        let deleted = listed
+            .into_iter()
+            .filter(|entry| entry.is_dir && entry.name.ends_with(DELETED_SUFFIX));
+        for entry in deleted {
+            let path = data_dir.join(&entry.name);
+            let removed = rt.remove_dir_all(&path).await;
+            removed.map_err(|error| Fault::io("remove", path, error))?;
+        }
+        durable::sync_dir(rt, data_dir).await
     }
 }

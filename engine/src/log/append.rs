@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     batch::ValidBatch,
-    error::AppendError,
+    error::{AppendError, Fault},
     segment::SEGMENT_BYTES_MAX,
     types::{LeaderEpoch, Timestamp},
 };
@@ -60,7 +60,10 @@ impl LogInner {
         if let Some(fault) = &state.fault {
             return Err(AppendError::Fault(fault.clone()));
         }
-        assert!(state.phase != Phase::Closed, "a closed log takes no appends");
+        if state.phase == Phase::Closed {
+            let closed = std::io::Error::other("the log is closed");
+            return Err(AppendError::Fault(Fault::io("append", &self.dir, closed)));
+        }
         let duplicate = match state.producers.check(batch.header())? {
             Check::New => None,
             Check::Duplicate {

@@ -223,19 +223,9 @@ impl LogInner {
         durable::sync_dir(rt, &self.dir).await
     }
 
-    async fn wait_for_cut(&self) {
-        loop {
-            let changed = self.changed.listen();
-            if self.state.borrow().phase != Phase::Cutting {
-                return;
-            }
-            changed.await;
-        }
-    }
-
     /// Moves the log start, at most to the high watermark, and lets whole segments below it go.
     pub async fn delete_to(self: &Rc<Self>, offset: Offset) -> Result<Offset, Fault> {
-        self.wait_for_cut().await;
+        self.wait_until(|state| state.phase != Phase::Cutting).await;
         let (log_start, moved) = {
             let mut state = self.state.borrow_mut();
             if let Some(fault) = &state.fault {

@@ -10,6 +10,7 @@ pub mod producers;
 mod read;
 pub mod recovery;
 mod retention;
+mod settle;
 pub(crate) mod shared;
 pub(crate) mod state;
 mod tail;

@@ -34,14 +34,15 @@ pub struct Left<'a> {
     pub replay: &'a Replay,
 }
 
-/// Opens the log in `<data_dir>/<name>`. Nothing recovered counts as durable before the engine has synced it.
+/// Opens the log in `<data_dir>/<name>`. `left` is `None` once the journal of this run has started: a log that is opened then is new,
+/// or was closed in order. Nothing recovered counts as durable before the engine has synced it.
 pub async fn open(
     shared: &Rc<Shared>,
     data_dir: &Path,
     id: LogId,
     name: LogName,
     config: LogConfig,
-    left: Left<'_>,
+    left: Option<Left<'_>>,
 ) -> Result<Rc<LogInner>, OpenError> {
     let rt = &shared.rt;
     let dir = data_dir.join(name.to_string());
@@ -50,12 +51,14 @@ pub async fn open(
     }
     let files = tidy(rt, &dir).await?;
     check_identity(rt, &dir, id, &files).await?;
-    let log_start = left.checkpoint.map(|checkpoint| checkpoint.log_start);
+    let checkpoint = left.as_ref().and_then(|left| left.checkpoint);
+    let replay = left.as_ref().map(|left| left.replay);
+    let log_start = checkpoint.map(|checkpoint| checkpoint.log_start);
     let files = remove_below(rt, &dir, files, log_start).await?;
     let key = shared.new_log_key();
     let new = |base| new_log(shared, id, name.clone(), dir.clone(), key, config.clone(), base);
     if files.is_empty() {
-        if left.checkpoint.is_some() {
+        if checkpoint.is_some() {
             tracing::error!(log = %name, "the directory is empty, though the checkpoint knows the log: its data is lost");
         }
         let base = log_start.unwrap_or(Offset::ZERO);
@@ -63,16 +66,16 @@ pub async fn open(
         log.create_segment(base).await?;
         return Ok(log);
     }
-    let generation = left.checkpoint.map(|checkpoint| checkpoint.log_generation);
+    let generation = checkpoint.map(|checkpoint| checkpoint.log_generation);
     let recovery = Recovery {
         shared,
         dir: &dir,
         name: &name,
         log_key: key,
         index_interval_bytes: config.index_interval_bytes,
-        checkpoint: left.checkpoint,
-        replay: left.replay,
-        entries: entries_of(left.replay, id, generation),
+        checkpoint,
+        replay,
+        entries: replay.map(|replay| entries_of(replay, id, generation)).unwrap_or_default(),
     };
     let mut recovered = recovery.run(&files).await?;
     let rest = std::mem::take(&mut recovered.rest);
@@ -91,8 +94,10 @@ pub async fn open(
     let mut report = recovered.report;
     let state = recovered_state(recovered, config);
     let log = log_of(shared, id, name, dir, key, state);
-    report.appended_batches = log.append_rest(left.replay, &rest).await?;
-    log.restore_marks(left.checkpoint);
+    if let Some(replay) = replay {
+        report.appended_batches = log.append_rest(replay, &rest).await?;
+    }
+    log.restore_marks(checkpoint);
     if report.restored_batches + report.appended_batches + report.cut_bytes > 0 {
         tracing::info!(
             log = %log.name,
@@ -270,6 +275,7 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         running: false,
         paused: false,
         index_saved_len: 0,
+        index_saving: false,
     };
     State {
         config,

@@ -26,6 +26,8 @@ pub enum Decision {
 enum Via {
     Journal,
     Segment,
+    /// Written behind; durable with the next sync of the segment.
+    Sync,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +141,7 @@ impl Pending {
             let reached = match range.via {
                 Via::Journal => self.journal_end,
                 Via::Segment => self.segment_end,
+                Via::Sync => synced,
             };
             durable = durable.max(reached.min(range.end));
             if durable < range.end {
@@ -149,9 +152,18 @@ impl Pending {
         durable
     }
 
-    /// Nobody waits any more: the log was cut, or its mode changed.
+    /// The log was cut to `end`, and everything below is durable.
     pub fn reset(&mut self, end: Offset) {
         *self = Pending::new(end);
+    }
+
+    /// The log's mode changed: everything below `end` waits for the next sync.
+    pub fn hold(&mut self, end: Offset) {
+        self.reset(end);
+        self.ranges.push_back(Range {
+            end,
+            via: Via::Sync,
+        });
     }
 }
 
@@ -199,6 +211,18 @@ mod tests {
         pending.journal_committed(offset(1));
         assert_eq!(pending.durable_end(offset(0), offset(0)), offset(3));
         assert_eq!(pending.decide(LIMIT), Decision::Journal, "what waited goes on");
+    }
+
+    #[test]
+    fn nothing_counts_before_what_was_only_written_behind() {
+        let mut pending = Pending::new(offset(0));
+        pending.skip(offset(3));
+        pending.hold(offset(3));
+        pending.appended(10);
+        pending.submit(offset(4), 10);
+        pending.journal_committed(offset(4));
+        assert_eq!(pending.durable_end(offset(0), offset(2)), offset(2));
+        assert_eq!(pending.durable_end(offset(2), offset(3)), offset(4));
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub struct Recovery<'a> {
     pub log_key: u64,
     pub index_interval_bytes: u64,
     pub checkpoint: Option<&'a LogCheckpoint>,
-    pub replay: &'a Replay,
+    pub replay: Option<&'a Replay>,
     /// Entries of this log and its generation by base offset.
     pub entries: BTreeMap<Offset, EntryAt>,
 }
@@ -349,7 +349,8 @@ impl Recovery<'_> {
                 }
                 // Past the end of the file the ordinary writer goes on.
                 (Decision::Restore, _, Some(entry)) if index.len() < file_len => {
-                    let bytes = self.replay.bytes(entry).await?;
+                    let replay = self.replay.expect("an entry comes from a journal");
+                    let bytes = replay.bytes(entry).await?;
                     patch(&self.shared.rt, &file, index.len(), &bytes).await.map_err(fault)?;
                     for (header, _) in batches_of(&bytes, entry, self.dir)? {
                         index.push(&header, index.len());

@@ -251,7 +251,9 @@ impl Progress {
 #[derive(Default)]
 pub struct CheckpointRequests {
     requested: Cell<u64>,
-    finished: Cell<u64>,
+    /// All requests up to this number have their answer.
+    answered: Cell<u64>,
+    /// The answer to those up to this number was a fault.
     failed: RefCell<Option<(u64, Fault)>>,
     pub wanted: Notify,
     done: Notify,
@@ -266,13 +268,13 @@ impl CheckpointRequests {
 
     /// Asks for one soon, unless one is asked for already.
     pub fn want(&self) {
-        if !self.is_requested() {
+        if !self.is_open() {
             self.request();
         }
     }
 
-    pub fn is_requested(&self) -> bool {
-        self.requested.get() > self.finished.get()
+    pub fn is_open(&self) -> bool {
+        self.requested.get() > self.answered.get()
     }
 
     /// Waits for a checkpoint that began after this call.
@@ -280,13 +282,11 @@ impl CheckpointRequests {
         let ticket = self.request();
         loop {
             let listen = self.done.listen();
-            if self.finished.get() >= ticket {
-                return Ok(());
-            }
-            if let Some((failed, fault)) = &*self.failed.borrow()
-                && *failed >= ticket
-            {
-                return Err(fault.clone());
+            if self.answered.get() >= ticket {
+                return match &*self.failed.borrow() {
+                    Some((failed, fault)) if *failed >= ticket => Err(fault.clone()),
+                    _ => Ok(()),
+                };
             }
             listen.await;
         }
@@ -298,10 +298,10 @@ impl CheckpointRequests {
     }
 
     pub fn end(&self, ticket: u64, result: &Result<(), Fault>) {
-        match result {
-            Ok(()) => self.finished.set(ticket),
-            Err(fault) => *self.failed.borrow_mut() = Some((ticket, fault.clone())),
+        if let Err(fault) = result {
+            *self.failed.borrow_mut() = Some((ticket, fault.clone()));
         }
+        self.answered.set(ticket);
         self.done.notify_all();
     }
 }

@@ -89,6 +89,8 @@ pub struct WriteState {
     pub paused: bool,
     /// Length of the active segment when its side file was last written.
     pub index_saved_len: u64,
+    /// That side file is being written: a seal, which writes it too, has to wait.
+    pub index_saving: bool,
 }
 
 impl State {
@@ -124,14 +126,15 @@ impl State {
 
     /// What a checkpoint says of this log when everything in it is durable in segments.
     pub fn describe(&self, log: LogId) -> LogCheckpoint {
-        let active = self.active();
+        // A segment that was just begun may have no file yet.
+        let last = &self.segments[self.segment_before(self.marks.log_end)];
         LogCheckpoint {
             log,
             log_generation: self.generation,
             log_start: self.marks.log_start,
             recovery_offset: self.marks.log_end,
-            recovery_segment_base: active.base,
-            recovery_position: active.len,
+            recovery_segment_base: last.base,
+            recovery_position: last.len,
             high_watermark: self.marks.high_watermark,
             epochs: self.epochs.clone(),
             producers: self.producers.clone(),
@@ -238,9 +241,10 @@ impl State {
         let persisted = self.persisted();
         self.marks = self.marks.moved(|marks| {
             marks.durable_end = durable;
-            if persisted {
-                marks.counted_end = marks.counted_end.max(durable);
-            }
+            marks.counted_end = match persisted {
+                true => marks.counted_end.max(durable),
+                false => marks.log_end,
+            };
         });
         self.marks.counted_end > before
     }
@@ -283,12 +287,13 @@ impl LogInner {
             state.config = config;
             if changed {
                 let end = state.marks.log_end;
-                state.pending.reset(end);
+                state.pending.hold(end);
                 state.advance();
             }
             changed
         };
         if changed {
+            self.report();
             self.shared.checkpoints.request();
         }
     }
@@ -351,6 +356,8 @@ impl LogInner {
                 bytes: batch.bytes.clone(),
             });
         }
+        let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        self.shared.count(|stats| stats.journal_bytes += bytes as u64);
         assert_eq!(state.pending.waiting_bytes(), 0, "everything that waited was submitted");
         entries
     }

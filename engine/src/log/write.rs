@@ -215,6 +215,7 @@ impl LogInner {
     /// exact length, sync, index, and only then the next name in the directory.
     async fn seal(self: &Rc<Self>, base: Offset, next_base: Offset, len: u64) -> Result<(), Fault> {
         let fault = |error| self.io_fault("seal", base, error);
+        self.wait_until(|state| !state.write.index_saving).await;
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
         let rt = &self.shared.rt;
@@ -340,17 +341,22 @@ impl LogInner {
     /// Stops the writer: when this returns no write is in flight and none begins until [`LogInner::resume_writer`].
     pub async fn pause_writer(&self) {
         self.state.borrow_mut().write.paused = true;
-        loop {
-            let changed = self.changed.listen();
-            if !self.state.borrow().write.running {
-                return;
-            }
-            changed.await;
-        }
+        self.wait_until(|state| !state.write.running).await;
     }
 
     pub fn resume_writer(self: &Rc<Self>) {
         self.state.borrow_mut().write.paused = false;
         self.start_writer();
+    }
+
+    /// Waits for a change that is announced by `changed`.
+    pub async fn wait_until(&self, reached: impl Fn(&State) -> bool) {
+        loop {
+            let changed = self.changed.listen();
+            if reached(&self.state.borrow()) {
+                return;
+            }
+            changed.await;
+        }
     }
 }

@@ -93,6 +93,10 @@ impl Index {
         }
     }
 
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
     pub fn len(&self) -> u64 {
         self.len
     }

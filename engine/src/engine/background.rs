@@ -1,0 +1,167 @@
+//! The engine's own tasks: one commits the journal, one checkpoints, one applies retention. None per log.
+
+use std::{rc::Rc, time::Duration};
+
+use futures_util::future::select;
+
+use super::{Inner, checkpointer::Kind};
+use crate::{
+    error::Fault,
+    journal::{Committed, Journal},
+    log::{Durability, state::LogInner},
+    rt::{Class, Instant},
+};
+
+impl Inner {
+    pub fn start_background(self: &Rc<Self>) {
+        let journal = self.shared.journal.borrow().clone();
+        let journal = journal.expect("the journal has started");
+        let rt = &self.shared.rt;
+        let commits = Rc::clone(self).run_commits(journal.clone());
+        let checkpoints = Rc::clone(self).run_checkpoints(journal);
+        let retention = Rc::clone(self).run_retention();
+        let tasks = [
+            rt.spawn(Class::Foreground, commits),
+            rt.spawn(Class::Housekeeping, checkpoints),
+            rt.spawn(Class::Housekeeping, retention),
+        ];
+        self.tasks.borrow_mut().extend(tasks);
+    }
+
+    pub async fn stop_background(&self) {
+        let tasks = self.tasks.take();
+        for task in tasks {
+            task.cancel().await;
+        }
+    }
+
+    /// Group commit: while one commit is in flight the next one gathers.
+    async fn run_commits(self: Rc<Self>, journal: Journal) {
+        loop {
+            match journal.commit().await {
+                Ok(committed) => {
+                    self.shared.count(|stats| stats.journal_commits += 1);
+                    self.distribute(&committed);
+                }
+                Err(fault) => {
+                    self.poison_persisted(&fault);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn distribute(&self, committed: &[Committed]) {
+        for (at, entry) in committed.iter().enumerate() {
+            // Entries that a log submitted together stand together; the last one speaks for all.
+            let is_last = committed.get(at + 1).is_none_or(|next| {
+                next.log != entry.log || next.log_generation != entry.log_generation
+            });
+            if !is_last {
+                continue;
+            }
+            let log = self.logs.borrow().get(&entry.log).cloned();
+            if let Some(log) = log {
+                log.journal_committed(entry.log_generation, entry.next_offset);
+            }
+        }
+    }
+
+    fn poison_persisted(&self, fault: &Fault) {
+        tracing::error!(%fault, "the journal failed: all persisted logs of this shard go offline");
+        let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
+        for log in logs {
+            if log.state.borrow().config.durability == Durability::Persisted {
+                log.poison(fault.clone());
+            }
+        }
+    }
+
+    async fn run_checkpoints(self: Rc<Self>, journal: Journal) {
+        let interval = Duration::from_millis(self.config.checkpoint_interval_ms);
+        let mut appended_before = self.shared.stats().appended_batches;
+        loop {
+            let requests = &self.shared.checkpoints;
+            let requested = requests.wanted.listen();
+            let journal_wants = journal.checkpoint_wanted().listen();
+            // While a log is offline the journal keeps what that log may need, and a checkpoint frees nothing.
+            let journal_needs = journal.needs_checkpoint() && self.faulted_logs() == 0;
+            if !requests.is_open() && !journal_needs {
+                let wanted = select(requested, journal_wants);
+                let timed_out = self.shared.rt.timeout(interval, wanted).await.is_none();
+                let appended = self.shared.stats().appended_batches;
+                if timed_out && appended == appended_before {
+                    continue;
+                }
+            }
+            appended_before = self.shared.stats().appended_batches;
+            let ticket = requests.begin();
+            let result = self.checkpoint(Kind::Running).await;
+            if let Err(fault) = &result {
+                tracing::error!(%fault, "the checkpoint failed; the journal keeps its files until one succeeds");
+            }
+            requests.end(ticket, &result);
+            if result.is_err() {
+                self.shared.rt.sleep(interval).await;
+            }
+        }
+    }
+
+    async fn run_retention(self: Rc<Self>) {
+        let interval = Duration::from_millis(self.config.retention_check_interval_ms);
+        let mut next_check = self.after(interval);
+        loop {
+            let now = self.shared.rt.now();
+            let due = self.next_deletion().map_or(next_check, |due| due.min(next_check));
+            let wait = Duration::from_nanos(due.0.saturating_sub(now.0));
+            self.shared.rt.sleep(wait.max(Duration::from_millis(1))).await;
+            self.remove_due_files().await;
+            if self.shared.rt.now() >= next_check {
+                self.check_retention().await;
+                next_check = self.after(interval);
+            }
+        }
+    }
+
+    fn after(&self, interval: Duration) -> Instant {
+        let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        Instant(self.shared.rt.now().0.saturating_add(nanos))
+    }
+
+    /// Files wait in the order in which their logs gave them up; delays differ little, so the oldest stands for all.
+    fn next_deletion(&self) -> Option<Instant> {
+        let deletions = self.shared.deletions.borrow();
+        deletions.front().map(|deletion| deletion.due)
+    }
+
+    async fn remove_due_files(&self) {
+        while self.next_deletion().is_some_and(|due| due <= self.shared.rt.now()) {
+            let deletion = self.shared.deletions.borrow_mut().pop_front();
+            let Some(deletion) = deletion else {
+                return;
+            };
+            // Whatever stays is removed at the next open.
+            if let Err(error) = self.shared.rt.remove_file(&deletion.path).await
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %deletion.path.display(), %error, "cannot remove a deleted file");
+            }
+        }
+    }
+
+    async fn check_retention(&self) {
+        let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
+        let now = self.shared.rt.wall_clock();
+        for log in logs {
+            let idle_ms = self.config.producer_id_expiration_ms;
+            log.state.borrow_mut().producers.expire(now, idle_ms);
+            if log.fault().is_none()
+                && let Err(fault) = log.retain().await
+            {
+                // Nothing is lost by deleting later.
+                tracing::warn!(log = %log.name, %fault, "retention failed");
+            }
+            self.shared.rt.yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Bringing a log to rest: described for a checkpoint, its side file written, closed, deleted.
+
+use std::{path::Path, rc::Rc};
+
+use super::{
+    shared::Handle,
+    state::{LogInner, Phase},
+    write::Waited,
+};
+use crate::{
+    checkpoint::LogCheckpoint,
+    error::Fault,
+    rt::durable,
+    segment::{index_path, segment_path},
+};
+
+/// Longest part of a topic's name in the name of a directory to be deleted: a file name has 255 bytes.
+const DELETED_TOPIC_BYTES_MAX: usize = 200;
+
+impl LogInner {
+    /// Describes the log at its present end, and makes everything below that durable in segments. An offline log keeps what the last
+    /// checkpoint said of it, if that still holds.
+    pub async fn describe_durably(self: &Rc<Self>) -> Option<Rc<LogCheckpoint>> {
+        loop {
+            let described = self.describe();
+            match self.sync_to(described.recovery_offset).await {
+                Ok(Waited::Reached) => return Some(described),
+                Ok(Waited::Cut) => {}
+                Err(_) => return self.state.borrow().checkpoint.clone(),
+            }
+        }
+    }
+
+    fn describe(&self) -> Rc<LogCheckpoint> {
+        let state = self.state.borrow();
+        let marks = &state.marks;
+        match &state.checkpoint {
+            Some(known)
+                if known.log_generation == state.generation
+                    && known.recovery_offset == marks.log_end
+                    && known.log_start == marks.log_start
+                    && known.high_watermark == marks.high_watermark =>
+            {
+                Rc::clone(known)
+            }
+            _ => Rc::new(state.describe(self.id)),
+        }
+    }
+
+    /// Whether a description has not been overtaken by a cut.
+    pub fn is_described_by(&self, known: &Option<Rc<LogCheckpoint>>) -> bool {
+        let generation = self.state.borrow().generation;
+        known.as_ref().is_some_and(|known| known.log_generation == generation)
+    }
+
+    /// Writes the side file of the active segment, if that is more than `lag_bytes` ahead of it. It covers no more than the last
+    /// checkpoint does, so a crash never finds an index that speaks of batches which recovery may cut.
+    pub async fn save_index(&self, lag_bytes: u64) -> Result<(), Fault> {
+        let index = {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let (Some(known), Some(index)) = (&state.checkpoint, state.active().live_index()) else {
+                return Ok(());
+            };
+            let active = state.active();
+            let behind = active.len.saturating_sub(state.write.index_saved_len);
+            let is_written = state.write.segment_base == active.base;
+            if behind == 0
+                || behind < lag_bytes
+                || !is_written
+                || known.recovery_segment_base != active.base
+                || state.fault.is_some()
+            {
+                return Ok(());
+            }
+            let mut index = index.clone();
+            index.rewind(known.recovery_position);
+            state.write.index_saving = true;
+            index
+        };
+        let base = index.base();
+        let result = durable::replace_file(
+            &self.shared.rt,
+            &index_path(&self.dir, base),
+            &index.encode(),
+        )
+        .await;
+        {
+            let mut state = self.state.borrow_mut();
+            state.write.index_saving = false;
+            if result.is_ok() && state.write.segment_base == base {
+                state.write.index_saved_len = index.len();
+            }
+        }
+        self.changed.notify_all();
+        result
+    }
+
+    /// Takes no more appends, writes everything, and cuts the active segment's file to its exact length.
+    pub async fn finish(self: &Rc<Self>) -> Result<(), Fault> {
+        self.wait_until(|state| state.phase != Phase::Cutting).await;
+        self.state.borrow_mut().phase = Phase::Closed;
+        let log_end = self.state.borrow().marks.log_end;
+        self.sync_to(log_end).await?;
+        // A segment that was begun gets its file, so that all before it are sealed.
+        self.wait_until(|state| state.fault.is_some() || state.segment_to_seal().is_none())
+            .await;
+        self.pause_writer().await;
+        if let Some(fault) = self.fault() {
+            return Err(fault);
+        }
+        let (base, len) = {
+            let state = self.state.borrow();
+            (state.active().base, state.active().len)
+        };
+        let fault = |error| self.io_fault("close", base, error);
+        let path = segment_path(&self.dir, base);
+        let key = self.segment_key(base);
+        let shared = &self.shared;
+        let file = shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        file.truncate(len).await.map_err(fault)?;
+        file.sync().await.map_err(fault)?;
+        self.forget_files();
+        Ok(())
+    }
+
+    /// Lets go of files, read-ahead and indexes.
+    pub fn forget_files(&self) {
+        let mut state = self.state.borrow_mut();
+        state.cursors.clear(&self.shared);
+        for segment in &state.segments {
+            self.shared.forget_segment(self.segment_key(segment.base));
+        }
+    }
+
+    /// Takes the log out of the data directory: renamed first, so that a crash leaves all of it or a directory to be removed.
+    pub async fn remove(self: &Rc<Self>, data_dir: &Path) -> Result<(), Fault> {
+        self.wait_until(|state| state.phase != Phase::Cutting).await;
+        self.state.borrow_mut().phase = Phase::Closed;
+        self.pause_writer().await;
+        self.forget_files();
+        let rt = &self.shared.rt;
+        let mut topic = self.name.topic.clone();
+        topic.truncate(DELETED_TOPIC_BYTES_MAX);
+        let unique = rt.random_u64();
+        let name = format!("{topic}-{}.{unique:016x}-delete", self.name.partition);
+        let deleted = data_dir.join(name);
+        let renamed = rt.rename(&self.dir, &deleted).await;
+        renamed.map_err(|error| Fault::io("rename", &self.dir, error))?;
+        durable::sync_dir(rt, data_dir).await?;
+        let removed = rt.remove_dir_all(&deleted).await;
+        removed.map_err(|error| Fault::io("remove", deleted, error))
+    }
+}
