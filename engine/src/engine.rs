@@ -90,7 +90,9 @@ impl Engine {
         for fault in replay.damage() {
             tracing::error!(%fault, "the journal is damaged; what it has lost may be acknowledged data");
         }
-        let after_checkpoints = checkpoints.generation().map_or(1, |generation| generation + 1);
+        let after_checkpoints = checkpoints
+            .generation()
+            .map_or(1, |generation| generation + 1);
         let generation = replay.next_generation().max(after_checkpoints);
         let limits = Limits {
             bypass_bytes: config.bypass_bytes,
@@ -144,7 +146,10 @@ impl Engine {
     pub async fn start_journal(&self) -> Result<(), Fault> {
         let inner = &self.0;
         let config = &inner.config;
-        let dir = config.data_dir.join(JOURNAL_DIR).join(config.shard.0.to_string());
+        let dir = config
+            .data_dir
+            .join(JOURNAL_DIR)
+            .join(config.shard.0.to_string());
         let commits_bytes_max = config.journal_file_bytes as usize - ALIGNMENT;
         let journal_config = JournalConfig {
             file_bytes: config.journal_file_bytes,

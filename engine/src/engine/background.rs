@@ -112,9 +112,14 @@ impl Inner {
         let mut next_check = self.after(interval);
         loop {
             let now = self.shared.rt.now();
-            let due = self.next_deletion().map_or(next_check, |due| due.min(next_check));
+            let due = self
+                .next_deletion()
+                .map_or(next_check, |due| due.min(next_check));
             let wait = Duration::from_nanos(due.0.saturating_sub(now.0));
-            self.shared.rt.sleep(wait.max(Duration::from_millis(1))).await;
+            self.shared
+                .rt
+                .sleep(wait.max(Duration::from_millis(1)))
+                .await;
             self.remove_due_files().await;
             if self.shared.rt.now() >= next_check {
                 self.check_retention().await;
@@ -135,7 +140,10 @@ impl Inner {
     }
 
     async fn remove_due_files(&self) {
-        while self.next_deletion().is_some_and(|due| due <= self.shared.rt.now()) {
+        while self
+            .next_deletion()
+            .is_some_and(|due| due <= self.shared.rt.now())
+        {
             let deletion = self.shared.deletions.borrow_mut().pop_front();
             let Some(deletion) = deletion else {
                 return;

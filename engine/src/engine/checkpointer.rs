@@ -36,7 +36,10 @@ impl Inner {
         let journal = self.shared.journal.borrow().clone();
         let position = journal.as_ref().map(|journal| journal.position());
         let described = self.describe_all().await;
-        let logs = described.iter().map(|(_, known)| LogCheckpoint::clone(known)).collect();
+        let logs = described
+            .iter()
+            .map(|(_, known)| LogCheckpoint::clone(known))
+            .collect();
         let checkpoint = Checkpoint {
             generation: self.generation.get(),
             clean: kind == Kind::Clean && self.faulted_logs() == 0,
@@ -75,8 +78,11 @@ impl Inner {
                 let known = described.get(&log.key);
                 known.is_some_and(|known| log.fault().is_some() || log.is_described_by(known))
             };
-            let open: Vec<Rc<LogInner>> =
-                logs.iter().filter(|log| !is_settled(log)).cloned().collect();
+            let open: Vec<Rc<LogInner>> = logs
+                .iter()
+                .filter(|log| !is_settled(log))
+                .cloned()
+                .collect();
             if open.is_empty() {
                 let with_log = |log: Rc<LogInner>| {
                     let known = described.get(&log.key).cloned().flatten();

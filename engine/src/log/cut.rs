@@ -48,7 +48,10 @@ impl LogInner {
                 return Ok(());
             }
             assert_eq!(state.phase, Phase::Open, "one cut at a time");
-            assert!(offset >= state.marks.high_watermark, "a cut below the high watermark");
+            assert!(
+                offset >= state.marks.high_watermark,
+                "a cut below the high watermark"
+            );
             state.phase = Phase::Cutting;
         }
         let result = self.truncate_stopped(offset).await;
@@ -79,14 +82,19 @@ impl LogInner {
         self.report();
         self.shared.checkpoints.complete().await?;
         for base in removed {
-            self.remove_files(&[index_path(&self.dir, base), segment_path(&self.dir, base)]).await?;
+            self.remove_files(&[index_path(&self.dir, base), segment_path(&self.dir, base)])
+                .await?;
         }
-        self.remove_files(&[index_path(&self.dir, kept_base)]).await?;
+        self.remove_files(&[index_path(&self.dir, kept_base)])
+            .await?;
         let fault = |error| self.io_fault("truncate", kept_base, error);
         let path = segment_path(&self.dir, kept_base);
         let key = self.segment_key(kept_base);
         let shared = &self.shared;
-        let file = shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        let file = shared
+            .open_segment(key, &path, Handle::Behind)
+            .await
+            .map_err(fault)?;
         file.truncate(kept_len).await.map_err(fault)?;
         file.sync().await.map_err(fault)
     }
@@ -136,7 +144,10 @@ impl LogInner {
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
         let shared = &self.shared;
-        let file = shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        let file = shared
+            .open_segment(key, &path, Handle::Behind)
+            .await
+            .map_err(fault)?;
         let mut reader = SegmentReader::new(file, place.position, len);
         loop {
             match reader.peek().await.map_err(fault)? {
@@ -155,7 +166,11 @@ impl LogInner {
         let (checkpoint, log_start, has_producers) = {
             let state = self.state.borrow();
             let has_producers = !state.producers.is_empty();
-            (state.checkpoint.clone(), state.marks.log_start, has_producers)
+            (
+                state.checkpoint.clone(),
+                state.marks.log_start,
+                has_producers,
+            )
         };
         if !has_producers {
             return Ok(Producers::default());
@@ -178,11 +193,17 @@ impl LogInner {
     fn apply_cut(self: &Rc<Self>, cut: Cut) -> Vec<Offset> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        assert!(state.write.paused && !state.write.running, "the writer stands");
+        assert!(
+            state.write.paused && !state.write.running,
+            "the writer stands"
+        );
         let kept = state.segment_before(cut.end);
         let removed: Vec<Segment> = state.segments.drain(kept + 1..).rev().collect();
         let has_file = state.write.segment_base;
-        let removed = removed.iter().map(|segment| segment.base).filter(|&base| base <= has_file);
+        let removed = removed
+            .iter()
+            .map(|segment| segment.base)
+            .filter(|&base| base <= has_file);
         let removed: Vec<Offset> = removed.collect();
         let segment = &mut state.segments[kept];
         segment.len = cut.index.len();
@@ -194,7 +215,11 @@ impl LogInner {
         state.marks = state.marks.cut(cut.end);
         state.epochs.truncate_to(cut.end);
         state.producers = cut.producers;
-        if state.checkpoint.as_ref().is_some_and(|known| known.recovery_offset > cut.end) {
+        if state
+            .checkpoint
+            .as_ref()
+            .is_some_and(|known| known.recovery_offset > cut.end)
+        {
             state.checkpoint = None;
         }
         state.pending.reset(cut.end);

@@ -35,10 +35,22 @@ impl Marks {
         let mut marks = self;
         change(&mut marks);
         assert!(marks.log_start >= self.log_start, "the log start goes back");
-        assert!(marks.last_stable >= self.last_stable, "the last stable offset goes back");
-        assert!(marks.high_watermark >= self.high_watermark, "the high watermark goes back");
-        assert!(marks.durable_end >= self.durable_end, "the durable end goes back");
-        assert!(marks.counted_end >= self.counted_end, "the counted end goes back");
+        assert!(
+            marks.last_stable >= self.last_stable,
+            "the last stable offset goes back"
+        );
+        assert!(
+            marks.high_watermark >= self.high_watermark,
+            "the high watermark goes back"
+        );
+        assert!(
+            marks.durable_end >= self.durable_end,
+            "the durable end goes back"
+        );
+        assert!(
+            marks.counted_end >= self.counted_end,
+            "the counted end goes back"
+        );
         assert!(marks.log_end >= self.log_end, "the log end goes back");
         marks.checked()
     }
@@ -80,7 +92,10 @@ mod tests {
             marks.high_watermark = Offset::new(8);
         });
         let cut = marks.cut(Offset::new(10));
-        assert_eq!((cut.log_end, cut.durable_end), (Offset::new(10), Offset::new(10)));
+        assert_eq!(
+            (cut.log_end, cut.durable_end),
+            (Offset::new(10), Offset::new(10))
+        );
         assert_eq!(cut.high_watermark, Offset::new(8));
         assert_eq!(marks.cut(Offset::new(18)).durable_end, Offset::new(15));
     }

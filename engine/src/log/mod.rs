@@ -234,7 +234,13 @@ impl Log {
         let known = state.producers.iter().filter_map(|producer| {
             let last_offset = producer.last_offset?;
             let (id, epoch) = (producer.id, producer.epoch);
-            Some((id, epoch, producer.last_sequence, last_offset, producer.last_timestamp))
+            Some((
+                id,
+                epoch,
+                producer.last_sequence,
+                last_offset,
+                producer.last_timestamp,
+            ))
         });
         known.collect()
     }

@@ -56,7 +56,17 @@ pub async fn open(
     let log_start = checkpoint.map(|checkpoint| checkpoint.log_start);
     let files = remove_below(rt, &dir, files, log_start).await?;
     let key = shared.new_log_key();
-    let new = |base| new_log(shared, id, name.clone(), dir.clone(), key, config.clone(), base);
+    let new = |base| {
+        new_log(
+            shared,
+            id,
+            name.clone(),
+            dir.clone(),
+            key,
+            config.clone(),
+            base,
+        )
+    };
     if files.is_empty() {
         if checkpoint.is_some() {
             tracing::error!(log = %name, "the directory is empty, though the checkpoint knows the log: its data is lost");
@@ -75,7 +85,9 @@ pub async fn open(
         index_interval_bytes: config.index_interval_bytes,
         checkpoint,
         replay,
-        entries: replay.map(|replay| entries_of(replay, id, generation)).unwrap_or_default(),
+        entries: replay
+            .map(|replay| entries_of(replay, id, generation))
+            .unwrap_or_default(),
     };
     let mut recovered = recovery.run(&files).await?;
     let rest = std::mem::take(&mut recovered.rest);
@@ -332,11 +344,7 @@ impl LogInner {
     }
 
     /// Appends what only the journal holds, as it was appended before the crash. Returns how many batches.
-    async fn append_rest(
-        self: &Rc<Self>,
-        replay: &Replay,
-        rest: &[EntryAt],
-    ) -> Result<u64, Fault> {
+    async fn append_rest(self: &Rc<Self>, replay: &Replay, rest: &[EntryAt]) -> Result<u64, Fault> {
         let mut appended = 0;
         for entry in rest {
             let bytes = replay.bytes(entry).await?;

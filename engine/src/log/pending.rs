@@ -78,7 +78,10 @@ impl Pending {
 
     /// Batches of a log whose appends do not wait for the disk (`replicated`).
     pub fn skip(&mut self, end: Offset) {
-        assert_eq!(self.waiting_bytes, 0, "only what does not wait can be skipped");
+        assert_eq!(
+            self.waiting_bytes, 0,
+            "only what does not wait can be skipped"
+        );
         self.waiting_from = end;
     }
 
@@ -110,7 +113,10 @@ impl Pending {
 
     fn take_waiting(&mut self, end: Offset, bytes: usize, via: Via) {
         assert!(end > self.waiting_from, "batches leave the line in order");
-        assert!(bytes <= self.waiting_bytes, "only what waits can leave the line");
+        assert!(
+            bytes <= self.waiting_bytes,
+            "only what waits can leave the line"
+        );
         self.waiting_from = end;
         self.waiting_bytes -= bytes;
         match self.ranges.back_mut() {
@@ -199,18 +205,34 @@ mod tests {
         assert_eq!(pending.decide(LIMIT), Decision::Journal);
         pending.submit(offset(1), 900);
         pending.appended(900);
-        assert_eq!(pending.decide(LIMIT), Decision::Nothing, "the journal has enough of this log");
+        assert_eq!(
+            pending.decide(LIMIT),
+            Decision::Nothing,
+            "the journal has enough of this log"
+        );
         pending.appended(900);
         assert_eq!(pending.decide(LIMIT), Decision::Bypass);
         pending.claim(offset(2), 900);
         pending.claim(offset(3), 900);
         pending.appended(100);
-        assert_eq!(pending.decide(LIMIT), Decision::Nothing, "waits for the segment write");
+        assert_eq!(
+            pending.decide(LIMIT),
+            Decision::Nothing,
+            "waits for the segment write"
+        );
         pending.segment_written(offset(3));
-        assert_eq!(pending.durable_end(offset(0), offset(0)), offset(0), "a hole is not durable");
+        assert_eq!(
+            pending.durable_end(offset(0), offset(0)),
+            offset(0),
+            "a hole is not durable"
+        );
         pending.journal_committed(offset(1));
         assert_eq!(pending.durable_end(offset(0), offset(0)), offset(3));
-        assert_eq!(pending.decide(LIMIT), Decision::Journal, "what waited goes on");
+        assert_eq!(
+            pending.decide(LIMIT),
+            Decision::Journal,
+            "what waited goes on"
+        );
     }
 
     #[test]

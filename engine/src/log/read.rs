@@ -11,9 +11,7 @@ use crate::{
     error::{Fault, ReadError},
     rt::{Class, Rt, durable},
     segment::{
-        Index, Next, SegmentIndex, SegmentReader,
-        index::FILE_BYTES_MAX,
-        index_path, segment_path,
+        Index, Next, SegmentIndex, SegmentReader, index::FILE_BYTES_MAX, index_path, segment_path,
     },
     types::Offset,
 };
@@ -107,7 +105,11 @@ enum Cold {
 }
 
 impl LogInner {
-    pub fn read_cached(&self, from: Offset, limit: ReadLimit) -> Option<Result<Fetched, ReadError>> {
+    pub fn read_cached(
+        &self,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Option<Result<Fetched, ReadError>> {
         let state = self.state.borrow();
         let (log_start, log_end) = (state.marks.log_start, state.marks.log_end);
         if from < log_start || from > log_end {
@@ -122,7 +124,11 @@ impl LogInner {
         Some(Ok(fetched))
     }
 
-    pub async fn read(self: &Rc<Self>, from: Offset, limit: ReadLimit) -> Result<Fetched, ReadError> {
+    pub async fn read(
+        self: &Rc<Self>,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Fetched, ReadError> {
         if let Some(result) = self.read_cached(from, limit) {
             return result;
         }
@@ -131,7 +137,11 @@ impl LogInner {
         self.shared.rt.spawn(Class::ColdRead, read).await
     }
 
-    async fn read_cold(self: Rc<Self>, mut from: Offset, limit: ReadLimit) -> Result<Fetched, ReadError> {
+    async fn read_cold(
+        self: Rc<Self>,
+        mut from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Fetched, ReadError> {
         loop {
             // The tail may have begun, or the log been cut, since the last look.
             if let Some(result) = self.read_cached(from, limit) {
@@ -239,7 +249,9 @@ impl LogInner {
             cursor.reader.set_end(end);
             return Ok(cursor);
         }
-        let place = self.ask_index(base, |index| index.find_offset(from)).await?;
+        let place = self
+            .ask_index(base, |index| index.find_offset(from))
+            .await?;
         let fault = |error| self.io_fault("open", base, error);
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
@@ -303,7 +315,10 @@ impl LogInner {
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
         let shared = &self.shared;
-        let file = shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        let file = shared
+            .open_segment(key, &path, Handle::Behind)
+            .await
+            .map_err(fault)?;
         let mut index = Index::new(base, interval, shared.rt.wall_clock());
         let mut reader = SegmentReader::new(file, 0, len);
         while let Next::Batch(header, _) = reader.peek().await.map_err(fault)? {
@@ -312,7 +327,8 @@ impl LogInner {
         }
         tracing::warn!(log = %self.name, segment = %base, covered = index.len(), len, "built the index again");
         if index.len() == len {
-            durable::replace_file(&shared.rt, &index_path(&self.dir, base), &index.encode()).await?;
+            durable::replace_file(&shared.rt, &index_path(&self.dir, base), &index.encode())
+                .await?;
         }
         Ok(index)
     }

@@ -88,8 +88,13 @@ pub fn start(checkpoint: Option<&LogCheckpoint>, files: &[(Offset, u64)]) -> Sta
     let Some(checkpoint) = checkpoint else {
         return Start::Beginning;
     };
-    let (base, position) = (checkpoint.recovery_segment_base, checkpoint.recovery_position);
-    let is_there = files.iter().any(|&(file, len)| file == base && len >= position);
+    let (base, position) = (
+        checkpoint.recovery_segment_base,
+        checkpoint.recovery_position,
+    );
+    let is_there = files
+        .iter()
+        .any(|&(file, len)| file == base && len >= position);
     match is_there {
         true => Start::Checkpoint(base, position),
         false => Start::Beginning,
@@ -136,7 +141,6 @@ pub struct Recovery<'a> {
 }
 
 /// What the walk has gathered so far.
-#[derive(Default)]
 struct Walked {
     epochs: Epochs,
     producers: Producers,
@@ -156,7 +160,8 @@ impl Walked {
         self.report.walked_bytes += header.total_len as u64;
         if header.base_offset >= self.known_below {
             self.epochs.append(header.leader_epoch, header.base_offset);
-            self.producers.update(header, header.base_offset, rt.wall_clock());
+            self.producers
+                .update(header, header.base_offset, rt.wall_clock());
         }
     }
 }
@@ -178,7 +183,8 @@ impl Recovery<'_> {
                 _ => Some(0),
             };
             if let Some(position) = walk_from {
-                self.walk_sealed(base, position, len, files[at + 1].0, &mut walked).await?;
+                self.walk_sealed(base, position, len, files[at + 1].0, &mut walked)
+                    .await?;
             }
             segments.push(Segment::sealed(base, len));
         }
@@ -186,7 +192,9 @@ impl Recovery<'_> {
             Start::Checkpoint(base, position) if base == last_base => position,
             _ => 0,
         };
-        let index = self.walk_last(last_base, last_len, trusted, &mut walked).await?;
+        let index = self
+            .walk_last(last_base, last_len, trusted, &mut walked)
+            .await?;
         let end = index.next_offset();
         let durable_end = match start {
             Start::Checkpoint(..) => walked.known_below.min(end),
@@ -217,8 +225,10 @@ impl Recovery<'_> {
 
     fn known(&self, start: Start, files: &[(Offset, u64)]) -> Walked {
         let mut walked = Walked {
+            epochs: Epochs::default(),
+            producers: Producers::default(),
             known_below: files[0].0,
-            ..Walked::default()
+            report: Report::default(),
         };
         if let (Start::Checkpoint(..), Some(checkpoint)) = (start, self.checkpoint) {
             walked.known_below = checkpoint.recovery_offset;
@@ -323,7 +333,9 @@ impl Recovery<'_> {
         let file = self.open(base).await?;
         let fault = |error| Fault::io("recover", segment_path(self.dir, base), error);
         let trusted_offset = walked.known_below.max(base);
-        let mut index = self.trusted_index(base, trusted, trusted_offset, &file).await?;
+        let mut index = self
+            .trusted_index(base, trusted, trusted_offset, &file)
+            .await?;
         let mut end = file_len;
         let mut reader = SegmentReader::new(Rc::clone(&file), trusted, end);
         loop {
@@ -351,7 +363,9 @@ impl Recovery<'_> {
                 (Decision::Restore, _, Some(entry)) if index.len() < file_len => {
                     let replay = self.replay.expect("an entry comes from a journal");
                     let bytes = replay.bytes(entry).await?;
-                    patch(&self.shared.rt, &file, index.len(), &bytes).await.map_err(fault)?;
+                    patch(&self.shared.rt, &file, index.len(), &bytes)
+                        .await
+                        .map_err(fault)?;
                     for (header, _) in batches_of(&bytes, entry, self.dir)? {
                         index.push(&header, index.len());
                         walked.note(&self.shared.rt, &header);
@@ -386,7 +400,9 @@ async fn cut_bytes(file: &File, position: u64, end: u64) -> std::io::Result<u64>
     const PIECE_BYTES: usize = 1024 * 1024;
     let (mut at, mut last_set) = (position, position);
     while at < end {
-        let piece = file.read_at(at, PIECE_BYTES.min((end - at) as usize)).await?;
+        let piece = file
+            .read_at(at, PIECE_BYTES.min((end - at) as usize))
+            .await?;
         if piece.is_empty() {
             break;
         }
@@ -416,13 +432,20 @@ pub fn batches_of(
     entry: &EntryAt,
     dir: &Path,
 ) -> Result<Vec<(BatchHeader, Bytes)>, Fault> {
-    let corrupt = |what: String| Fault::corrupt(format!("journal entry at {}: {what}", entry.base_offset), dir);
+    let corrupt = |what: String| {
+        Fault::corrupt(
+            format!("journal entry at {}: {what}", entry.base_offset),
+            dir,
+        )
+    };
     let mut rest = bytes.clone();
     let mut offset = entry.base_offset;
     let mut batches = Vec::new();
     while !rest.is_empty() {
         let header = BatchHeader::parse(&rest).map_err(|error| corrupt(error.to_string()))?;
-        header.check_crc(&rest).map_err(|error| corrupt(error.to_string()))?;
+        header
+            .check_crc(&rest)
+            .map_err(|error| corrupt(error.to_string()))?;
         if header.base_offset < offset {
             return Err(corrupt(format!("a batch at {}", header.base_offset)));
         }

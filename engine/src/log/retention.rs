@@ -164,7 +164,10 @@ impl LogInner {
         let due = Instant(rt.now().0 + Duration::from_millis(delay_ms).as_nanos() as u64);
         for segment in &removed {
             self.shared.forget_segment(self.segment_key(segment.base));
-            for path in [segment_path(&self.dir, segment.base), index_path(&self.dir, segment.base)] {
+            for path in [
+                segment_path(&self.dir, segment.base),
+                index_path(&self.dir, segment.base),
+            ] {
                 if !rt.exists(&path).await {
                     continue;
                 }
@@ -173,12 +176,16 @@ impl LogInner {
                 let deleted = std::path::PathBuf::from(name);
                 let renamed = rt.rename(&path, &deleted).await;
                 renamed.map_err(|error| Fault::io("rename", &path, error))?;
-                self.shared.deletions.borrow_mut().push_back(Deletion { due, path: deleted });
+                self.shared
+                    .deletions
+                    .borrow_mut()
+                    .push_back(Deletion { due, path: deleted });
             }
         }
         durable::sync_dir(rt, &self.dir).await?;
         tracing::info!(log = %self.name, segments = removed.len(), log_start = %self.state.borrow().marks.log_start, "deleted segments");
-        self.shared.count(|stats| stats.segments_deleted += removed.len() as u64);
+        self.shared
+            .count(|stats| stats.segments_deleted += removed.len() as u64);
         Ok(())
     }
 }

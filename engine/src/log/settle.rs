@@ -50,7 +50,9 @@ impl LogInner {
     /// Whether a description has not been overtaken by a cut.
     pub fn is_described_by(&self, known: &Option<Rc<LogCheckpoint>>) -> bool {
         let generation = self.state.borrow().generation;
-        known.as_ref().is_some_and(|known| known.log_generation == generation)
+        known
+            .as_ref()
+            .is_some_and(|known| known.log_generation == generation)
     }
 
     /// Writes the side file of the active segment, if that is more than `lag_bytes` ahead of it. It covers no more than the last
@@ -59,7 +61,8 @@ impl LogInner {
         let index = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
-            let (Some(known), Some(index)) = (&state.checkpoint, state.active().live_index()) else {
+            let (Some(known), Some(index)) = (&state.checkpoint, state.active().live_index())
+            else {
                 return Ok(());
             };
             let active = state.active();
@@ -117,7 +120,10 @@ impl LogInner {
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
         let shared = &self.shared;
-        let file = shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        let file = shared
+            .open_segment(key, &path, Handle::Behind)
+            .await
+            .map_err(fault)?;
         file.truncate(len).await.map_err(fault)?;
         file.sync().await.map_err(fault)?;
         self.forget_files();

@@ -1,11 +1,7 @@
 //! The state of one open log, and the few steps that change it. Appends, writes, reads, cuts and recovery are in files of
 //! their own; each changes the state in one borrow between two awaits, so that no task ever sees half a change.
 
-use std::{
-    cell::RefCell,
-    path::PathBuf,
-    rc::Rc,
-};
+use std::{cell::RefCell, path::PathBuf, rc::Rc};
 
 use bytes::Bytes;
 
@@ -121,7 +117,8 @@ impl State {
     /// Whether everything below `end` is durable in segment files.
     pub fn is_synced_to(&self, end: Offset) -> bool {
         let write = &self.write;
-        write.synced_end >= end || (write.synced_end == write.flushed_end && self.is_flushed_to(end))
+        write.synced_end >= end
+            || (write.synced_end == write.flushed_end && self.is_flushed_to(end))
     }
 
     /// What a checkpoint says of this log when everything in it is durable in segments.
@@ -143,7 +140,9 @@ impl State {
 
     /// The segment after the one with this base, planned or with a file.
     pub fn segment_after(&self, base: Offset) -> Option<&Segment> {
-        let next = self.segments.partition_point(|segment| segment.base <= base);
+        let next = self
+            .segments
+            .partition_point(|segment| segment.base <= base);
         self.segments.get(next)
     }
 
@@ -328,7 +327,9 @@ impl LogInner {
         let entries = self.journal_entries();
         if !entries.is_empty() {
             let journal = self.shared.journal.borrow();
-            let journal = journal.as_ref().expect("appends begin after the journal has started");
+            let journal = journal
+                .as_ref()
+                .expect("appends begin after the journal has started");
             for entry in entries {
                 journal.submit(entry);
             }
@@ -357,8 +358,13 @@ impl LogInner {
             });
         }
         let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
-        self.shared.count(|stats| stats.journal_bytes += bytes as u64);
-        assert_eq!(state.pending.waiting_bytes(), 0, "everything that waited was submitted");
+        self.shared
+            .count(|stats| stats.journal_bytes += bytes as u64);
+        assert_eq!(
+            state.pending.waiting_bytes(),
+            0,
+            "everything that waited was submitted"
+        );
         entries
     }
 

@@ -40,7 +40,11 @@ impl TailBatch {
         segment_base: Offset,
         position: u64,
     ) -> TailBatch {
-        assert_eq!(bytes.len(), header.total_len, "the header describes the bytes");
+        assert_eq!(
+            bytes.len(),
+            header.total_len,
+            "the header describes the bytes"
+        );
         TailBatch {
             base: header.base_offset,
             next: header.next_offset(),
@@ -141,7 +145,12 @@ impl Tail {
 
     /// Memory of (all batches, those not flushed).
     pub fn kept_bytes(&self) -> (usize, usize) {
-        let sum = |from: usize| self.batches.range(from..).map(|batch| batch.kept_bytes).sum();
+        let sum = |from: usize| {
+            self.batches
+                .range(from..)
+                .map(|batch| batch.kept_bytes)
+                .sum()
+        };
         (sum(0), sum(self.flushed))
     }
 
@@ -210,13 +219,15 @@ impl TailPool {
 
     pub fn add(&self, log: Weak<LogInner>, kept_bytes: usize) {
         self.bytes.set(self.bytes.get() + kept_bytes);
-        self.unflushed_bytes.set(self.unflushed_bytes.get() + kept_bytes);
+        self.unflushed_bytes
+            .set(self.unflushed_bytes.get() + kept_bytes);
         self.order.borrow_mut().push_back(log);
     }
 
     pub fn flushed(&self, kept_bytes: usize) {
         let left = self.unflushed_bytes.get().checked_sub(kept_bytes);
-        self.unflushed_bytes.set(left.expect("no more is flushed than was added"));
+        self.unflushed_bytes
+            .set(left.expect("no more is flushed than was added"));
     }
 
     /// Takes back what a cut or a closed log held.
@@ -227,8 +238,12 @@ impl TailPool {
 
     fn released(&self, kept_bytes: usize) {
         let left = self.bytes.get().checked_sub(kept_bytes);
-        self.bytes.set(left.expect("no more is released than was added"));
-        assert!(self.unflushed_bytes.get() <= self.bytes.get(), "unflushed bytes are bytes");
+        self.bytes
+            .set(left.expect("no more is released than was added"));
+        assert!(
+            self.unflushed_bytes.get() <= self.bytes.get(),
+            "unflushed bytes are bytes"
+        );
     }
 
     /// Evicts until the budget holds. Where a log's oldest batch is not flushed its write is asked for, and the next log's turn comes.

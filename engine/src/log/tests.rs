@@ -1,6 +1,21 @@
-//! Tests of a log through the engine, on both back ends.
+//! Tests of logs through the engine, on both back ends.
+
+mod crash;
+mod recovery;
+
+use std::{future::Future, path::PathBuf};
 
 use super::*;
+use crate::{
+    Engine, EngineConfig,
+    batch::{BatchBuilder, BatchHeader, Codec, validate},
+    rt::{
+        Rt,
+        sim::{self, Disk},
+        uring,
+    },
+    types::{PartitionIndex, ShardId, TopicId},
+};
 
 pub fn config() -> LogConfig {
     LogConfig {
@@ -21,5 +36,364 @@ pub fn config() -> LogConfig {
             codec: None,
             control_allowed: false,
         },
+    }
+}
+
+const EPOCH: LeaderEpoch = LeaderEpoch(3);
+
+/// A data directory and how an engine runs on it.
+#[derive(Clone)]
+struct Rig {
+    rt: Rt,
+    engine: EngineConfig,
+}
+
+impl Rig {
+    fn new(rt: Rt, data_dir: PathBuf) -> Rig {
+        let engine = EngineConfig {
+            data_dir,
+            shard: ShardId(0),
+            journal_file_bytes: 1 << 20,
+            journal_files: 4,
+            bypass_bytes: 64 * 1024,
+            write_chunk_bytes_max: 128 * 1024,
+            tail_bytes_max: 8 << 20,
+            readahead_bytes_max: 8 << 20,
+            checkpoint_interval_ms: 60_000,
+            retention_check_interval_ms: 60_000,
+            producer_id_expiration_ms: 86_400_000,
+        };
+        Rig { rt, engine }
+    }
+
+    /// Starts an engine with one log.
+    async fn start(&self, config: LogConfig) -> (Engine, Log) {
+        let (engine, mut logs) = self.start_logs(1, config).await;
+        (engine, logs.remove(0))
+    }
+
+    async fn start_logs(&self, count: i32, config: LogConfig) -> (Engine, Vec<Log>) {
+        let engine = Engine::open(self.rt.clone(), self.engine.clone())
+            .await
+            .expect("open");
+        let mut logs = Vec::new();
+        for partition in 0..count {
+            let (id, name) = identity(partition);
+            logs.push(
+                engine
+                    .open_log(id, name, config.clone())
+                    .await
+                    .expect("open log"),
+            );
+        }
+        engine.sync_recovered().await.expect("sync");
+        engine.start_journal().await.expect("start journal");
+        (engine, logs)
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.engine.data_dir.join(identity(0).1.to_string())
+    }
+
+    async fn names(&self, extension: &str) -> Vec<String> {
+        let listed = self.rt.list_dir(&self.log_dir()).await.expect("list");
+        let names = listed.into_iter().map(|entry| entry.name);
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(extension)).collect();
+        names.sort();
+        names
+    }
+}
+
+fn identity(partition: i32) -> (LogId, LogName) {
+    let partition = PartitionIndex(partition);
+    let id = LogId {
+        topic_id: TopicId(*b"a topic of tests"),
+        partition,
+    };
+    let topic = "t".to_string();
+    (id, LogName { topic, partition })
+}
+
+/// Runs `test` on glommio and, with a few seeds, in the simulator.
+fn on_both<Running>(name: &str, test: impl Fn(Rig) -> Running + Clone + 'static)
+where
+    Running: Future<Output = ()> + 'static,
+{
+    for seed in 0..5 {
+        let test = test.clone();
+        sim::run(seed, Disk::default(), move |rt| async move {
+            let dir = PathBuf::from("data");
+            rt.create_dir_all(&dir)
+                .await
+                .expect("create the data directory");
+            test(Rig::new(rt, dir)).await;
+        });
+    }
+    let dir = std::env::temp_dir().join(format!("forebay-log-{name}-{}", std::process::id()));
+    uring::run_alone(move |rt| async move {
+        rt.create_dir_all(&dir)
+            .await
+            .expect("create the data directory");
+        test(Rig::new(rt.clone(), dir.clone())).await;
+        rt.remove_dir_all(&dir)
+            .await
+            .expect("remove the data directory");
+    })
+    .expect("an executor");
+}
+
+/// A batch of `count` records of `bytes` each; timestamps rise by one from `timestamp`. The content depends on all of these.
+fn batch_at(timestamp: i64, count: usize, bytes: usize) -> ValidBatch {
+    build(BatchBuilder::new(Codec::None), timestamp, count, bytes)
+}
+
+fn build(mut builder: BatchBuilder, timestamp: i64, count: usize, bytes: usize) -> ValidBatch {
+    for n in 0..count {
+        let at = timestamp + n as i64;
+        let value: Vec<u8> = (0..bytes)
+            .map(|byte| (at as usize * 31 + byte) as u8)
+            .collect();
+        builder.push(Timestamp(at), None, Some(&value), &[]);
+    }
+    validate(builder.build(), &config().rules, Timestamp(0)).expect("a valid batch")
+}
+
+fn from_producer(id: i64, sequence: i32, count: usize) -> ValidBatch {
+    let builder =
+        BatchBuilder::new(Codec::None).producer(ProducerId(id), ProducerEpoch(0), sequence);
+    build(builder, 1000, count, 20)
+}
+
+/// Waits until the log counts everything below `end`.
+async fn counted(engine: &Engine, log: &Log, end: Offset) {
+    while log.marks().counted_end < end {
+        assert!(log.fault().is_none(), "{:?}", log.fault());
+        engine.progress().await;
+    }
+}
+
+fn everything(log: &Log) -> ReadLimit {
+    ReadLimit {
+        below: log.marks().log_end,
+        bytes_max: 1 << 20,
+        at_least_one: true,
+    }
+}
+
+/// All batches from `from` to the end, checked to be whole and in order.
+async fn read_all(log: &Log, from: Offset) -> Vec<(BatchHeader, Bytes)> {
+    let mut batches = Vec::new();
+    let mut next = from;
+    while next < log.marks().log_end {
+        let fetched = log.read(next, everything(log)).await.expect("read");
+        let bytes: usize = fetched.slices.iter().map(Bytes::len).sum();
+        assert_eq!(bytes, fetched.bytes);
+        for slice in fetched.slices {
+            let header = BatchHeader::parse(&slice).expect("a whole batch");
+            header.check_crc(&slice).expect("a right CRC");
+            assert_eq!(header.total_len, slice.len());
+            assert!(header.next_offset() > next, "reads go forward");
+            next = header.next_offset();
+            batches.push((header, slice));
+        }
+        assert_eq!(fetched.next, Some(next), "the read says where to go on");
+    }
+    batches
+}
+
+fn offsets(batches: &[(BatchHeader, Bytes)]) -> Vec<i64> {
+    batches
+        .iter()
+        .map(|(header, _)| header.base_offset.get())
+        .collect()
+}
+
+#[test]
+fn what_is_appended_is_read_back_and_survives_a_clean_restart() {
+    on_both("reopen", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..20 {
+            let appended = log.append(batch_at(n, 3, 100), EPOCH).expect("append");
+            assert_eq!(appended.base_offset, Offset::new(3 * n));
+            assert_eq!(appended.last_offset, Offset::new(3 * n + 2));
+        }
+        counted(&engine, &log, Offset::new(60)).await;
+        let before = read_all(&log, Offset::ZERO).await;
+        assert_eq!(before.len(), 20);
+        assert!(engine.stats().cached_reads > 0 && engine.stats().cold_reads == 0);
+        let within = read_all(&log, Offset::new(4)).await;
+        assert_eq!(
+            within[0].0.base_offset,
+            Offset::new(3),
+            "the batch that holds the offset"
+        );
+        engine.close().await.expect("close");
+        let len = file_len(&rig, 0).await;
+        let exact: usize = before.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert_eq!(len, exact as u64, "a closed segment has its exact length");
+
+        let (engine, log) = rig.start(config()).await;
+        assert_eq!(log.marks().log_end, Offset::new(60));
+        assert_eq!(log.marks().counted_end, Offset::new(60));
+        assert_eq!(read_all(&log, Offset::ZERO).await, before);
+        assert!(engine.stats().cold_reads > 0);
+        assert_eq!(log.latest_epoch(), Some(EPOCH));
+        let appended = log.append(batch_at(0, 1, 10), EPOCH).expect("append");
+        assert_eq!(appended.base_offset, Offset::new(60));
+        counted(&engine, &log, Offset::new(61)).await;
+        engine.close().await.expect("close");
+    });
+}
+
+async fn file_len(rig: &Rig, base: i64) -> u64 {
+    let name = format!("{base:020}.log");
+    let listed = rig.rt.list_dir(&rig.log_dir()).await.expect("list");
+    let entry = listed.into_iter().find(|entry| entry.name == name);
+    entry.expect("the segment").len
+}
+
+#[test]
+fn segments_roll_and_are_sealed_to_their_exact_length() {
+    on_both("roll", |rig| async move {
+        let mut config = config();
+        config.segment_bytes = 20_000;
+        let (engine, log) = rig.start(config.clone()).await;
+        for n in 0..100 {
+            log.append(batch_at(n, 1, 1500), EPOCH).expect("append");
+            if n % 7 == 0 {
+                counted(&engine, &log, Offset::new(n + 1)).await;
+            }
+        }
+        counted(&engine, &log, Offset::new(100)).await;
+        assert_eq!(
+            offsets(&read_all(&log, Offset::ZERO).await),
+            Vec::from_iter(0..100)
+        );
+        engine.close().await.expect("close");
+        let one = batch_at(0, 1, 1500).len() as u64;
+        let per_segment = 20_000 / one;
+        assert_eq!(file_len(&rig, 0).await, per_segment * one);
+        assert_eq!(
+            rig.names(".log").await.len() as u64,
+            100_u64.div_ceil(per_segment)
+        );
+        assert_eq!(rig.names(".fbi").await.len(), rig.names(".log").await.len());
+
+        let (engine, log) = rig.start(config).await;
+        assert_eq!(
+            offsets(&read_all(&log, Offset::ZERO).await),
+            Vec::from_iter(0..100)
+        );
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn bulk_passes_the_journal_by_and_a_trickle_does_not_touch_the_segment() {
+    on_both("ways", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..10 {
+            log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+            counted(&engine, &log, Offset::new(n + 1)).await;
+        }
+        let trickle = engine.stats();
+        assert_eq!(trickle.journal_commits, 10);
+        assert_eq!(trickle.segment_writes, 0);
+        let mut end = 10;
+        for n in 0..20 {
+            log.append(batch_at(n, 10, 9000), EPOCH).expect("append");
+            end += 10;
+        }
+        counted(&engine, &log, Offset::new(end)).await;
+        let bulk = engine.stats();
+        assert_eq!(
+            bulk.journal_bytes, trickle.journal_bytes,
+            "no bulk in the journal"
+        );
+        assert_eq!(
+            bulk.segment_bytes, bulk.appended_bytes,
+            "every byte written once"
+        );
+        assert!(bulk.bypass_writes > 0);
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn a_replicated_log_counts_at_once_and_is_written_behind() {
+    on_both("replicated", |rig| async move {
+        let mut config = config();
+        config.durability = Durability::Replicated;
+        let (engine, log) = rig.start(config).await;
+        log.append(batch_at(0, 5, 100), EPOCH).expect("append");
+        assert_eq!(log.marks().counted_end, Offset::new(5));
+        assert_eq!(log.marks().durable_end, Offset::ZERO);
+        assert_eq!(engine.progress().await, [log.id()]);
+        for n in 0..10 {
+            log.append(batch_at(n, 10, 9000), EPOCH).expect("append");
+        }
+        while engine.stats().segment_writes == 0 {
+            rig.rt.sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(engine.stats().journal_commits, 0);
+        log.set_high_watermark(Offset::new(5));
+        engine.close().await.expect("close");
+        assert_eq!(log.marks().durable_end, Offset::new(105));
+    });
+}
+
+#[test]
+fn reads_keep_their_limits() {
+    on_both("limits", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..10 {
+            log.append(batch_at(n, 2, 1000), EPOCH).expect("append");
+        }
+        counted(&engine, &log, Offset::new(20)).await;
+        let one = batch_at(0, 2, 1000).len();
+        check_limits(&log, one).await;
+        engine.close().await.expect("close");
+        let (engine, log) = rig.start(config()).await;
+        check_limits(&log, one).await;
+        let outside = log.read(Offset::new(21), everything(&log)).await;
+        assert!(matches!(outside, Err(ReadError::OutOfRange { .. })));
+        engine.close().await.expect("close");
+    });
+}
+
+async fn check_limits(log: &Log, one: usize) {
+    let cases = [
+        // from, below, bytes_max, at_least_one, first and number of batches
+        (0, 20, one, true, 0, 1),
+        (0, 20, one - 1, true, 0, 1),
+        (0, 20, one - 1, false, 0, 0),
+        (0, 20, 3 * one, true, 0, 3),
+        (0, 20, 4 * one - 1, true, 0, 3),
+        (5, 20, 2 * one, true, 4, 2),
+        (0, 5, 100 * one, true, 0, 2),
+        (3, 3, 100 * one, true, 0, 0),
+        (18, 20, 100 * one, true, 18, 1),
+        (20, 20, 100 * one, true, 0, 0),
+    ];
+    for (from, below, bytes_max, at_least_one, first, count) in cases {
+        let limit = ReadLimit {
+            below: Offset::new(below),
+            bytes_max,
+            at_least_one,
+        };
+        let fetched = log.read(Offset::new(from), limit).await.expect("read");
+        let case = (from, below, bytes_max, at_least_one);
+        assert_eq!(fetched.slices.len(), count, "{case:?}");
+        if count > 0 {
+            let header = BatchHeader::parse(&fetched.slices[0]).expect("a batch");
+            assert_eq!(header.base_offset, Offset::new(first), "{case:?}");
+            assert_eq!(
+                fetched.next,
+                Some(Offset::new(first + 2 * count as i64)),
+                "{case:?}"
+            );
+        } else {
+            assert_eq!(fetched.next, None, "{case:?}");
+        }
     }
 }

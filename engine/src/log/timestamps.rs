@@ -26,7 +26,9 @@ impl LogInner {
     ) -> Result<Option<OffsetAndTime>, ReadError> {
         for base in self.segment_bases(below) {
             let (max_timestamp, place) = self
-                .ask_index(base, |index| (index.max_timestamp(), index.find_timestamp(timestamp)))
+                .ask_index(base, |index| {
+                    (index.max_timestamp(), index.find_timestamp(timestamp))
+                })
                 .await?;
             if max_timestamp < timestamp {
                 continue;

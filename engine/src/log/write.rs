@@ -104,7 +104,8 @@ impl LogInner {
         let wanted = unflushed && state.write.wanted_end > state.write.flushed_end;
         if wanted
             || state.segment_to_seal().is_some()
-            || state.tail.unflushed_bytes() >= limits.write_chunk_bytes_max {
+            || state.tail.unflushed_bytes() >= limits.write_chunk_bytes_max
+        {
             return Some(Class::Housekeeping);
         }
         None
@@ -173,10 +174,17 @@ impl LogInner {
         };
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
-        let file = self.shared.open_segment(key, &path, handle).await.map_err(fault)?;
+        let file = self
+            .shared
+            .open_segment(key, &path, handle)
+            .await
+            .map_err(fault)?;
         let mut writer = write.writer;
         let rt = &self.shared.rt;
-        let bytes = writer.append(rt, &file, &write.slices).await.map_err(fault)?;
+        let bytes = writer
+            .append(rt, &file, &write.slices)
+            .await
+            .map_err(fault)?;
         self.shared.count(|stats| {
             stats.segment_writes += 1;
             stats.segment_bytes += bytes;
@@ -219,7 +227,11 @@ impl LogInner {
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
         let rt = &self.shared.rt;
-        let file = self.shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        let file = self
+            .shared
+            .open_segment(key, &path, Handle::Behind)
+            .await
+            .map_err(fault)?;
         file.truncate(len).await.map_err(fault)?;
         file.sync().await.map_err(fault)?;
         let index = {
@@ -332,7 +344,11 @@ impl LogInner {
         let fault = |error| self.io_fault("sync", base, error);
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
-        let file = self.shared.open_segment(key, &path, Handle::Behind).await.map_err(fault)?;
+        let file = self
+            .shared
+            .open_segment(key, &path, Handle::Behind)
+            .await
+            .map_err(fault)?;
         file.sync().await.map_err(fault)?;
         self.shared.count(|stats| stats.segment_syncs += 1);
         Ok(())

@@ -244,17 +244,27 @@ impl Index {
         bytes.extend_from_slice(&payload_len.to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
         bytes.extend_from_slice(&payload);
-        assert!(bytes.len() <= FILE_BYTES_MAX, "written within our own limit");
+        assert!(
+            bytes.len() <= FILE_BYTES_MAX,
+            "written within our own limit"
+        );
         bytes
     }
 
     /// Reads a side file back, or says what is wrong with it. `path` is named in the fault only.
-    pub fn decode(bytes: &[u8], base: Offset, interval_bytes: u64, path: &Path) -> Result<Index, Fault> {
+    pub fn decode(
+        bytes: &[u8],
+        base: Offset,
+        interval_bytes: u64,
+        path: &Path,
+    ) -> Result<Index, Fault> {
         let corrupt = |what: &str| Fault::corrupt(what, path);
         if bytes.len() < FILE_HEADER_LEN || bytes[0..4] != MAGIC {
             return Err(corrupt("not an index"));
         }
-        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let number = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         if number(4) != VERSION {
             return Err(corrupt("unknown version of the index"));
         }
@@ -327,14 +337,29 @@ mod tests {
     #[test]
     fn an_entry_about_every_interval() {
         let index = filled(10);
-        let positions: Vec<u32> = index.entries.iter().map(|entry| entry.position / 1024).collect();
-        assert_eq!(positions, [80, 160, 240, 320], "every second batch of 40 KiB");
+        let positions: Vec<u32> = index
+            .entries
+            .iter()
+            .map(|entry| entry.position / 1024)
+            .collect();
+        assert_eq!(
+            positions,
+            [80, 160, 240, 320],
+            "every second batch of 40 KiB"
+        );
     }
 
     #[test]
     fn finds_the_place_at_or_before_an_offset() {
         let index = filled(10);
-        for (offset, position_kib) in [(100, 0), (119, 0), (120, 80), (139, 80), (140, 160), (999, 320)] {
+        for (offset, position_kib) in [
+            (100, 0),
+            (119, 0),
+            (120, 80),
+            (139, 80),
+            (140, 160),
+            (999, 320),
+        ] {
             let place = index.find_offset(Offset::new(offset));
             assert_eq!(place.position, position_kib * 1024, "offset {offset}");
             assert!(place.offset <= Offset::new(offset));
@@ -378,11 +403,17 @@ mod tests {
         let bytes = index.encode();
         let decoded = Index::decode(&bytes, Offset::new(100), 0, path).expect("what was encoded");
         assert_eq!(decoded, index);
-        assert!(Index::decode(&bytes, Offset::new(99), 0, path).is_err(), "another base");
+        assert!(
+            Index::decode(&bytes, Offset::new(99), 0, path).is_err(),
+            "another base"
+        );
         for at in 0..bytes.len() {
             let mut broken = bytes.clone();
             broken[at] ^= 0x10;
-            assert!(Index::decode(&broken, Offset::new(100), 0, path).is_err(), "byte {at}");
+            assert!(
+                Index::decode(&broken, Offset::new(100), 0, path).is_err(),
+                "byte {at}"
+            );
         }
         for len in 0..bytes.len() {
             assert!(Index::decode(&bytes[..len], Offset::new(100), 0, path).is_err());

@@ -40,7 +40,11 @@ impl SegmentWriter {
             Some(head) => head,
             None => self.read_head(file, start).await?,
         };
-        assert_eq!(start + head.len() as u64, self.position, "the head ends at the position");
+        assert_eq!(
+            start + head.len() as u64,
+            self.position,
+            "the head ends at the position"
+        );
         let bytes: usize = slices.iter().map(Bytes::len).sum();
         let used = head.len() + bytes;
         let mut buf = rt.alloc(used);

@@ -1,0 +1,1 @@
+//! Power failures in the simulator.

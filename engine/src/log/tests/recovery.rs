@@ -1,0 +1,1 @@
+//! Recovery, row by row.
