@@ -21,7 +21,7 @@ use crate::{
         shared::{Limits, Shared},
         state::LogInner,
     },
-    rt::{Rt, Task, buf::ALIGNMENT, durable},
+    rt::{Rt, Task, buf::ALIGNMENT, durable, local::Notify},
     types::{LogId, LogName, ShardId},
 };
 use checkpointer::Kind;
@@ -196,6 +196,11 @@ impl Engine {
             }
         }
         moved
+    }
+
+    /// Notified whenever appends that were refused with `Busy` may be tried again.
+    pub fn room(&self) -> Notify {
+        self.0.shared.room.clone()
     }
 
     pub fn stats(&self) -> EngineStats {

@@ -124,7 +124,7 @@ pub fn encode(total: &Snapshot) -> String {
     out
 }
 
-fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 6] {
+fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
     let engine = &total.engine;
     [
         ("shards", "Shards of this broker", total.shards),
@@ -141,10 +141,15 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 6] {
             "Bytes not yet written to segments",
             engine.tail_unflushed_bytes,
         ),
+        (
+            "readahead_bytes",
+            "Bytes read ahead for cold readers",
+            engine.readahead_bytes,
+        ),
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 14] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 18] {
     [
         (
             "appended_batches",
@@ -187,6 +192,22 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
             "Bytes written past the journal",
             engine.bypass_bytes,
         ),
+        (
+            "appends_refused_busy",
+            "Appends refused since too much waited for the disk",
+            engine.appends_refused_busy,
+        ),
+        (
+            "segments_sealed",
+            "Segments completed",
+            engine.segments_sealed,
+        ),
+        (
+            "segments_deleted",
+            "Segments deleted by retention",
+            engine.segments_deleted,
+        ),
+        ("truncations", "Logs cut at their end", engine.truncations),
         ("checkpoints", "Checkpoints", engine.checkpoints),
         (
             "cached_reads",
@@ -208,19 +229,24 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         logs,
         appended_batches,
         appended_bytes,
+        appends_refused_busy,
         journal_commits,
         journal_bytes,
         segment_writes,
         segment_bytes,
         segment_syncs,
+        segments_sealed,
+        segments_deleted,
         bypass_writes,
         bypass_bytes,
         checkpoints,
         tail_bytes,
         tail_unflushed_bytes,
+        readahead_bytes,
         cached_reads,
         cold_reads,
         cold_read_bytes,
+        truncations,
         faults,
     } = other;
     for (sum, more) in [
@@ -240,6 +266,11 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         (&mut total.cached_reads, cached_reads),
         (&mut total.cold_reads, cold_reads),
         (&mut total.cold_read_bytes, cold_read_bytes),
+        (&mut total.appends_refused_busy, appends_refused_busy),
+        (&mut total.segments_sealed, segments_sealed),
+        (&mut total.segments_deleted, segments_deleted),
+        (&mut total.readahead_bytes, readahead_bytes),
+        (&mut total.truncations, truncations),
         (&mut total.faults, faults),
     ] {
         *sum += more;

@@ -50,6 +50,23 @@ impl LogInner {
         Ok(appended)
     }
 
+    pub fn has_room(self: &Rc<Self>, bytes: usize) -> bool {
+        self.has_room_for(bytes + BATCH_OVERHEAD_BYTES)
+    }
+
+    /// Where there is no room, the writes that will make some are asked for.
+    fn has_room_for(self: &Rc<Self>, kept_bytes: usize) -> bool {
+        if self.state.borrow().phase == Phase::Cutting {
+            return false;
+        }
+        let has_room = self.shared.pool.has_room(kept_bytes);
+        if !has_room {
+            self.shared.checkpoints.want();
+            self.request_flush();
+        }
+        has_room
+    }
+
     /// Whether the batch may come in; the offsets of then if it has come before. Changes nothing.
     fn admit(
         self: &Rc<Self>,
@@ -88,12 +105,9 @@ impl LogInner {
                 segment_bytes,
             });
         }
-        let busy = state.phase == Phase::Cutting || !self.shared.pool.has_room(kept_bytes);
         drop(state);
-        if busy {
+        if !self.has_room_for(kept_bytes) {
             self.shared.count(|stats| stats.appends_refused_busy += 1);
-            self.shared.checkpoints.want();
-            self.request_flush();
             return Err(AppendError::Busy);
         }
         Ok(None)

@@ -57,6 +57,7 @@ impl LogInner {
         let result = self.truncate_stopped(offset).await;
         self.state.borrow_mut().phase = Phase::Open;
         self.changed.notify_all();
+        self.shared.room.notify_all();
         match &result {
             Ok(()) => {
                 self.shared.count(|stats| stats.truncations += 1);

@@ -140,6 +140,12 @@ impl Log {
         self.0.append(batch, epoch, frame_bytes)
     }
 
+    /// Whether an append of this size would be taken now rather than refused with `Busy` (which gives the batch up): ask first,
+    /// and wait for [`crate::Engine::room`] if not.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.0.has_room(bytes)
+    }
+
     pub fn marks(&self) -> Marks {
         self.0.state.borrow().marks
     }

@@ -79,7 +79,8 @@ impl Fetched {
         }
         let first = self.slices.is_empty();
         let fits = self.bytes + batch.len() <= limit.bytes_max;
-        if !fits && !(first && limit.at_least_one) {
+        let must_take = first && limit.at_least_one;
+        if !fits && !must_take {
             return false;
         }
         self.slices.push(batch.clone());

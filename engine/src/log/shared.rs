@@ -76,6 +76,8 @@ pub struct Shared {
     pub limits: Limits,
     pub stats: RefCell<EngineStats>,
     pub pool: TailPool,
+    /// Appends that were refused may be tried again.
+    pub room: Notify,
     pub journal: RefCell<Option<Journal>>,
     pub files: Cache<(SegmentKey, Handle), File>,
     pub indexes: Cache<SegmentKey, Index>,
@@ -100,6 +102,7 @@ impl Shared {
             limits,
             stats: RefCell::default(),
             pool: TailPool::new(limits.tail_bytes_max),
+            room: Notify::new(),
             journal: RefCell::new(None),
             files: Cache::new(OPEN_FILES_MAX),
             indexes: Cache::new(INDEXES_MAX),

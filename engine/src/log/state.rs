@@ -270,7 +270,10 @@ impl LogInner {
                 return;
             }
             state.fault = Some(fault.clone());
+            // Other logs need the room that this one will never give back by writing.
+            self.shared.pool.flushed(state.tail.strand());
         }
+        self.shared.room.notify_all();
         tracing::error!(log = %self.name, %fault, "log is offline until it is reopened");
         self.shared.count(|stats| stats.faults += 1);
         self.changed.notify_all();

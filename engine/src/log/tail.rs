@@ -65,6 +65,8 @@ pub struct Tail {
     flushed: usize,
     /// Length of those that are not.
     unflushed_bytes: usize,
+    /// The log is offline: what is not flushed stays to be read, and no longer waits for the disk.
+    stranded: bool,
 }
 
 impl Tail {
@@ -143,7 +145,7 @@ impl Tail {
         (dropped, dropped_unflushed)
     }
 
-    /// Memory of (all batches, those not flushed).
+    /// Memory of (all batches, those that wait for the disk).
     pub fn kept_bytes(&self) -> (usize, usize) {
         let sum = |from: usize| {
             self.batches
@@ -151,7 +153,17 @@ impl Tail {
                 .map(|batch| batch.kept_bytes)
                 .sum()
         };
-        (sum(0), sum(self.flushed))
+        match self.stranded {
+            true => (sum(0), 0),
+            false => (sum(0), sum(self.flushed)),
+        }
+    }
+
+    /// Nothing of it will be written any more. Returns the memory of what waited for that.
+    pub fn strand(&mut self) -> usize {
+        let (_, waiting) = self.kept_bytes();
+        self.stranded = true;
+        waiting
     }
 
     /// Whole batches from the one that holds `from` on; `None` when they are not (all) here any more.

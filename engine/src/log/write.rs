@@ -198,6 +198,9 @@ impl LogInner {
     fn written(self: &Rc<Self>, writer: SegmentWriter, end: Offset, durable: bool) {
         let moved = {
             let mut state = self.state.borrow_mut();
+            if state.fault.is_some() {
+                return;
+            }
             assert!(state.write.writer.is_none(), "one write at a time");
             state.write.writer = Some(writer);
             let kept_bytes = state.tail.mark_flushed(end);
@@ -215,6 +218,7 @@ impl LogInner {
             self.report();
         }
         self.changed.notify_all();
+        self.shared.room.notify_all();
         self.shared.pool.evict();
         self.dispatch();
     }
