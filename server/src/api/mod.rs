@@ -6,6 +6,7 @@
 pub mod api_versions;
 pub mod cluster;
 pub mod configs;
+mod convert;
 pub mod fetch;
 mod fetch_sessions;
 pub mod fuzz;
@@ -97,6 +98,18 @@ pub fn begin(
         ApiKey::ListOffsets => serve!(list_offsets::list_offsets),
         ApiKey::DeleteRecords => serve!(records::delete_records),
         ApiKey::OffsetForLeaderEpoch => serve!(records::offset_for_leader_epoch),
+        ApiKey::Metadata => serve!(metadata::metadata),
+        ApiKey::CreateTopics => serve!(topics::create_topics),
+        ApiKey::DeleteTopics => serve!(topics::delete_topics),
+        ApiKey::CreatePartitions => serve!(topics::create_partitions),
+        ApiKey::DescribeTopicPartitions => serve!(topics::describe_topic_partitions),
+        ApiKey::DescribeConfigs => serve!(configs::describe_configs),
+        ApiKey::AlterConfigs => serve!(configs::alter_configs),
+        ApiKey::IncrementalAlterConfigs => serve!(configs::incremental_alter_configs),
+        ApiKey::DescribeCluster => serve!(cluster::describe_cluster),
+        ApiKey::DescribeLogDirs => serve!(cluster::describe_log_dirs),
+        ApiKey::ListPartitionReassignments => serve!(cluster::list_partition_reassignments),
+        ApiKey::DescribeProducers => serve!(cluster::describe_producers),
         _ => {
             let _ = host;
             unreachable!("the table lists what is served here")

@@ -285,9 +285,9 @@ impl Delta<'_> {
                 present.version
             ));
         }
-        let epoch_grows = state.leader_epoch > present.leader_epoch;
+        let epoch_goes_back = state.leader_epoch < present.leader_epoch;
         let epoch_stays = state.leader_epoch == present.leader_epoch;
-        if !epoch_grows && !(epoch_stays && state.leader == present.leader) {
+        if epoch_goes_back || (epoch_stays && state.leader != present.leader) {
             return refuse(format!("{name} has another leader in an old epoch"));
         }
         *present = partition_state(present.lane, version, state);
@@ -319,9 +319,8 @@ impl Delta<'_> {
             Some(value) => configs.insert(name.to_owned(), value.to_owned()),
             None => configs.remove(name),
         };
-        self.image
-            .broker_configs
-            .retain(|_, configs| !configs.is_empty());
+        let broker_configs = &mut self.image.broker_configs;
+        broker_configs.retain(|_, configs| !configs.is_empty());
         Ok(())
     }
 

@@ -104,10 +104,12 @@ impl Raft {
             "the ballot is older than the log"
         );
         assert!(committed <= log.last_index(), "more committed than written");
-        let mut hard_state = HardState::default();
-        hard_state.term = ballot.term;
-        hard_state.vote = ballot.vote;
-        hard_state.commit = committed;
+        let hard_state = HardState {
+            term: ballot.term,
+            vote: ballot.vote,
+            commit: committed,
+            ..HardState::default()
+        };
         let mut voters_state = ConfState::default();
         voters_state.set_voters(voters.to_vec());
         let store = Store {

@@ -316,7 +316,7 @@ pub mod tests {
     pub struct Random(pub u64);
 
     impl Random {
-        pub fn next(&mut self) -> u64 {
+        pub fn next_u64(&mut self) -> u64 {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut mixed = self.0;
             mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -324,10 +324,10 @@ pub mod tests {
             mixed ^ (mixed >> 31)
         }
         pub fn below(&mut self, bound: u64) -> u64 {
-            self.next() % bound
+            self.next_u64() % bound
         }
         fn id(&mut self) -> [u8; 16] {
-            let (high, low) = (self.next(), self.next());
+            let (high, low) = (self.next_u64(), self.next_u64());
             ((u128::from(high) << 64) | u128::from(low)).to_be_bytes()
         }
         fn string(&mut self) -> String {
@@ -335,15 +335,15 @@ pub mod tests {
             ["a", "\u{e4}", "\u{1f300}"][self.below(3) as usize].repeat(length)
         }
         fn brokers(&mut self) -> Vec<i32> {
-            (0..self.below(4)).map(|_| self.next() as i32).collect()
+            (0..self.below(4)).map(|_| self.next_u64() as i32).collect()
         }
         fn assignment(&mut self) -> Assignment {
             Assignment {
                 replicas: self.brokers(),
                 isr: self.brokers(),
                 elr: self.brokers(),
-                leader: (self.below(2) == 0).then(|| self.next() as i32),
-                leader_epoch: LeaderEpoch(self.next() as i32),
+                leader: (self.below(2) == 0).then(|| self.next_u64() as i32),
+                leader_epoch: LeaderEpoch(self.next_u64() as i32),
             }
         }
         fn option(&mut self) -> Option<String> {
@@ -354,18 +354,18 @@ pub mod tests {
             match self.below(9) {
                 0 => Record::Cluster {
                     id: self.string(),
-                    lanes: self.next() as u16,
+                    lanes: self.next_u64() as u16,
                 },
                 1 => Record::FeatureLevel {
                     name: self.string(),
-                    level: self.next() as u16,
+                    level: self.next_u64() as u16,
                 },
                 2 => Record::RegisterBroker {
-                    id: self.next() as i32,
+                    id: self.next_u64() as i32,
                     incarnation: self.id(),
                     storage_id: self.id(),
                     host: self.string(),
-                    port: self.next() as u16,
+                    port: self.next_u64() as u16,
                     rack: self.option(),
                     fenced: self.below(2) == 0,
                 },
@@ -376,14 +376,14 @@ pub mod tests {
                 },
                 4 => Record::Partition {
                     topic,
-                    index: self.next() as i32,
-                    lane: self.next() as u16,
+                    index: self.next_u64() as i32,
+                    lane: self.next_u64() as u16,
                     state: self.assignment(),
                 },
                 5 => Record::PartitionChange {
                     topic,
-                    index: self.next() as i32,
-                    version: self.next() as i32,
+                    index: self.next_u64() as i32,
+                    version: self.next_u64() as i32,
                     state: self.assignment(),
                 },
                 6 => Record::RemoveTopic { id: topic },
@@ -391,13 +391,13 @@ pub mod tests {
                     resource: match self.below(3) {
                         0 => Resource::Topic(topic),
                         1 => Resource::Broker(None),
-                        _ => Resource::Broker(Some(self.next() as i32)),
+                        _ => Resource::Broker(Some(self.next_u64() as i32)),
                     },
                     name: self.string(),
                     value: self.option(),
                 },
                 _ => Record::ProducerIds {
-                    next: self.next() as i64,
+                    next: self.next_u64() as i64,
                 },
             }
         }
@@ -430,7 +430,7 @@ pub mod tests {
             let mut bytes = encode(&group);
             for _ in 0..1 + random.below(4) {
                 let position = random.below(bytes.len() as u64) as usize;
-                bytes[position] = random.next() as u8;
+                bytes[position] = random.next_u64() as u8;
             }
             match decode(&bytes) {
                 Ok(group) => assert_eq!(encode(&group), bytes, "seed {seed}"),

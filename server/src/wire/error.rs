@@ -7,7 +7,10 @@ use std::fmt;
 
 use forebay_engine::{AppendError, ReadError, batch::BatchError};
 
-use crate::partition::{AppendFailure, OffsetFailure, ReadFailure};
+use crate::{
+    meta::controller::Refused,
+    partition::{AppendFailure, OffsetFailure, ReadFailure},
+};
 
 macro_rules! error_codes {
     ($($name:ident = $code:literal, $kafka:literal;)*) => {
@@ -213,6 +216,28 @@ impl From<&OffsetFailure> for ErrorCode {
             OffsetFailure::NotLeader => ErrorCode::NotLeaderOrFollower,
             OffsetFailure::OutOfRange => ErrorCode::OffsetOutOfRange,
             OffsetFailure::Fault(_) => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl From<Refused> for ErrorCode {
+    fn from(why: Refused) -> ErrorCode {
+        match why {
+            Refused::InvalidTopicName => ErrorCode::InvalidTopicException,
+            Refused::TopicExists => ErrorCode::TopicAlreadyExists,
+            Refused::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+            Refused::UnknownTopicId => ErrorCode::UnknownTopicId,
+            Refused::TopicDeletionDisabled => ErrorCode::TopicDeletionDisabled,
+            Refused::InvalidPartitions => ErrorCode::InvalidPartitions,
+            Refused::InvalidReplicationFactor => ErrorCode::InvalidReplicationFactor,
+            Refused::InvalidReplicaAssignment => ErrorCode::InvalidReplicaAssignment,
+            Refused::InvalidConfig => ErrorCode::InvalidConfig,
+            Refused::InvalidRequest => ErrorCode::InvalidRequest,
+            Refused::Policy => ErrorCode::PolicyViolation,
+            Refused::UnknownBroker => ErrorCode::InvalidRequest,
+            // Clients look for the controller anew and try again.
+            Refused::Unavailable => ErrorCode::NotController,
+            Refused::Storage => ErrorCode::KafkaStorageError,
         }
     }
 }

@@ -17,7 +17,7 @@ use forebay_engine::{Offset, TopicId};
 
 pub use brokers::{Registration, first_records};
 pub use configs::{AlterConfigs, AlterOperation, ResourceName};
-pub use names::{INTERNAL_TOPICS, METADATA_TOPIC};
+pub use names::{INTERNAL_TOPICS, METADATA_TOPIC, check_name};
 pub use topics::{CreatedTopic, NewPartitions, NewTopic, TopicRef};
 
 use super::{
