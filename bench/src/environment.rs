@@ -22,7 +22,8 @@ impl Environment {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(": ")).map(|(_, value)| value.to_string())
+            line.and_then(|line| line.split_once(": "))
+                .map(|(_, value)| value.to_string())
         };
         Environment {
             kernel: read_trimmed("/proc/sys/kernel/osrelease"),
@@ -32,7 +33,11 @@ impl Environment {
             virtual_machine: field("flags").is_some_and(|f| f.contains(" hypervisor")),
             file_system: file_system(dir),
             version: env!("CARGO_PKG_VERSION"),
-            profile: if cfg!(debug_assertions) { "debug" } else { "release" },
+            profile: if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            },
         }
     }
 }
@@ -60,7 +65,8 @@ fn file_system(dir: &Path) -> String {
         .filter_map(|line| {
             let mut fields = line.split(' ').skip(1);
             let (point, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
-            dir.starts_with(point).then(|| (point.len(), format!("{kind} ({options})")))
+            dir.starts_with(point)
+                .then(|| (point.len(), format!("{kind} ({options})")))
         })
         .max_by_key(|(depth, _)| *depth)
         .map_or_else(|| "unknown".to_string(), |(_, text)| text)

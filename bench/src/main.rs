@@ -12,7 +12,11 @@ use clap::{Parser, Subcommand};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
-#[command(name = "forebay-bench", version, about = "Benchmarks of the Forebay engine")]
+#[command(
+    name = "forebay-bench",
+    version,
+    about = "Benchmarks of the Forebay engine"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

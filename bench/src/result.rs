@@ -48,7 +48,11 @@ impl Spread {
         } else {
             (values[middle - 1] + values[middle]) / 2.0
         };
-        Spread { median, min: values[0], max: values[values.len() - 1] }
+        Spread {
+            median,
+            min: values[0],
+            max: values[values.len() - 1],
+        }
     }
 }
 

@@ -171,7 +171,10 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         engine_bytes_per_second: Spread::of(engine.iter().map(|round| round.bytes_per_second)),
         device_bytes_per_second: Spread::of(device.iter().map(|round| round.bytes_per_second)),
         device_ratio: Spread::of(
-            engine.iter().zip(&device).map(|(e, d)| e.bytes_per_second / d.bytes_per_second),
+            engine
+                .iter()
+                .zip(&device)
+                .map(|(e, d)| e.bytes_per_second / d.bytes_per_second),
         ),
         plan,
         engine,
@@ -187,9 +190,7 @@ pub fn run(plan: &Plan) -> Result<(), String> {
 }
 
 /// Runs one task on one pinned executor and gives back what it returned.
-fn on_one_shard<T, Running>(
-    main: impl FnOnce(Rt) -> Running + Send + 'static,
-) -> Result<T, String>
+fn on_one_shard<T, Running>(main: impl FnOnce(Rt) -> Running + Send + 'static) -> Result<T, String>
 where
     T: Send + 'static,
     Running: Future<Output = Result<T, String>> + 'static,
@@ -215,17 +216,29 @@ async fn append(
     dir: PathBuf,
     duration: Duration,
 ) -> Result<(Round, EngineStats), String> {
-    let engine = Engine::open(rt.clone(), engine_config(dir)).await.map_err(|e| e.to_string())?;
+    let engine = Engine::open(rt.clone(), engine_config(dir))
+        .await
+        .map_err(|e| e.to_string())?;
     let mut logs = Vec::new();
     for partition in 0..plan.partitions {
         logs.push(open_log(&engine, &plan, partition).await?);
     }
-    engine.sync_recovered().await.map_err(|fault| fault.to_string())?;
-    engine.start_journal().await.map_err(|fault| fault.to_string())?;
+    engine
+        .sync_recovered()
+        .await
+        .map_err(|fault| fault.to_string())?;
+    engine
+        .start_journal()
+        .await
+        .map_err(|fault| fault.to_string())?;
 
-    let moved: Rc<RefCell<HashMap<LogId, Notify>>> =
-        Rc::new(RefCell::new(logs.iter().map(|log| (log.id(), Notify::new())).collect()));
-    let waker = rt.spawn(Class::Foreground, wake_writers(engine.clone(), moved.clone()));
+    let moved: Rc<RefCell<HashMap<LogId, Notify>>> = Rc::new(RefCell::new(
+        logs.iter().map(|log| (log.id(), Notify::new())).collect(),
+    ));
+    let waker = rt.spawn(
+        Class::Foreground,
+        wake_writers(engine.clone(), moved.clone()),
+    );
     let template = batch_of(plan.size_bytes, rt.wall_clock());
     let before = engine.stats();
     let started = rt.now();
@@ -255,7 +268,10 @@ async fn append(
     let stats = difference(engine.stats(), before);
     waker.cancel().await;
     engine.close().await.map_err(|fault| fault.to_string())?;
-    Ok((Round::new(latency.len() * template.len() as u64, elapsed, &latency), stats))
+    Ok((
+        Round::new(latency.len() * template.len() as u64, elapsed, &latency),
+        stats,
+    ))
 }
 
 /// As a broker does: a frame's bytes are checked, appended, and waited for.
@@ -266,7 +282,9 @@ async fn append_one(
     template: &BytesMut,
 ) -> Result<(), String> {
     let batch = validate(template.clone(), &rules(), rt.wall_clock()).map_err(|e| e.to_string())?;
-    let appended = log.append(batch, LeaderEpoch(0)).map_err(|error| error.to_string())?;
+    let appended = log
+        .append(batch, LeaderEpoch(0))
+        .map_err(|error| error.to_string())?;
     loop {
         let listen = notify.listen();
         if log.marks().counted_end > appended.last_offset {
@@ -283,7 +301,9 @@ async fn wake_writers(engine: Engine, moved: Rc<RefCell<HashMap<LogId, Notify>>>
     loop {
         let logs = engine.progress().await;
         let moved = moved.borrow();
-        logs.iter().filter_map(|id| moved.get(id)).for_each(Notify::notify_all);
+        logs.iter()
+            .filter_map(|id| moved.get(id))
+            .for_each(Notify::notify_all);
     }
 }
 
@@ -305,8 +325,14 @@ fn engine_config(dir: PathBuf) -> EngineConfig {
 
 async fn open_log(engine: &Engine, plan: &Plan, partition: u32) -> Result<Log, String> {
     let partition = PartitionIndex(i32::try_from(partition).map_err(|error| error.to_string())?);
-    let id = LogId { topic_id: TopicId(*b"forebay-bench-01"), partition };
-    let name = LogName { topic: "bench".to_string(), partition };
+    let id = LogId {
+        topic_id: TopicId(*b"forebay-bench-01"),
+        partition,
+    };
+    let name = LogName {
+        topic: "bench".to_string(),
+        partition,
+    };
     let config = LogConfig {
         durability: match plan.durability {
             DurabilityArg::Persisted => Durability::Persisted,
@@ -321,7 +347,10 @@ async fn open_log(engine: &Engine, plan: &Plan, partition: u32) -> Result<Log, S
         delete: true,
         rules: rules(),
     };
-    engine.open_log(id, name, config).await.map_err(|error| error.to_string())
+    engine
+        .open_log(id, name, config)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 fn rules() -> BatchRules {

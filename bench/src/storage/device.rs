@@ -2,11 +2,7 @@
 
 use std::{cell::Cell, path::PathBuf, rc::Rc, time::Duration};
 
-use forebay_engine::rt::{
-    Class, Rt,
-    buf::ALIGNMENT,
-    file::OpenMode,
-};
+use forebay_engine::rt::{Class, Rt, buf::ALIGNMENT, file::OpenMode};
 use hdrhistogram::Histogram;
 
 use super::append::{Round, micros};
@@ -36,7 +32,11 @@ pub async fn write(
     file.sync().await.map_err(said)?;
     file.close().await.map_err(said)?;
 
-    let file = Rc::new(rt.open(&path, OpenMode::ReadWriteDurable).await.map_err(said)?);
+    let file = Rc::new(
+        rt.open(&path, OpenMode::ReadWriteDurable)
+            .await
+            .map_err(said)?,
+    );
     let next = Rc::new(Cell::new(0_u64));
     let started = rt.now();
     let ends = started.plus(duration);
