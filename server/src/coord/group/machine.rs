@@ -144,7 +144,7 @@ impl Step<'_> {
 /// All groups of one partition.
 pub struct Machine {
     rules: Rules,
-    groups: BTreeMap<Arc<str>, Group>,
+    pub(super) groups: BTreeMap<Arc<str>, Group>,
     bytes: usize,
 }
 
