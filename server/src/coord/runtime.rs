@@ -1,16 +1,587 @@
-//! All coordinators of one shard, one per partition of `__consumer_offsets` that it owns.
+//! All coordinators of one shard: one per partition of `__consumer_offsets` that the shard owns.
+//!
+//! A coordinator first reads its partition into a [`Machine`] (COORDINATOR_LOAD_IN_PROGRESS meanwhile). Then every request is one step:
+//! its records go to the partition as one batch, its effects hold for the next step at once, and every reply waits
+//! until all that was written before it is committed. So nobody ever sees what a crash could take back.
+//!
+//! When an append fails, the machine is ahead of its log: the coordinator is dropped, whoever waits is refused, and the next
+//! request reads the log again (unless the log itself is offline, which only an operator can change).
+//!
+//! Bounds: memory of all groups of the shard ([`MEMORY_SHARE`]), appends that wait for room ([`BATCHES_IN_LINE_MAX`]), and by
+//! that of the requests in flight, who wait here.
 
-use std::rc::Rc;
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::group::{Reply, Request};
+use forebay_engine::{
+    Offset, PartitionIndex,
+    batch::ValidBatch,
+    rt::{
+        Class, Instant,
+        local::{Notify, OneshotSender, oneshot},
+    },
+};
+
+use super::{
+    OFFSETS_TOPIC,
+    group::{
+        Context, Event, GroupError, GroupFilter, Machine, Reply, Request, Rules, TimerChange,
+        TimerKey, Token, Verb,
+    },
+    log::{self, BATCH_BYTES_MAX},
+    records::Record,
+    timers::Timers,
+};
+use crate::{
+    config::Config,
+    meta::Image,
+    partition::{Partition, Turn},
+    shard::Shard,
+};
+
+/// Groups may take this part of the broker's memory: one over it.
+const MEMORY_SHARE: u64 = 32;
+/// Batches of one coordinator that wait for room in the log; beyond this, requests are refused for the moment.
+const BATCHES_IN_LINE_MAX: u64 = 1024;
+const NANOS_PER_MS: u64 = 1_000_000;
 
 #[derive(Default)]
 pub struct Coordinators {
-    _private: (),
+    /// Set by `start`.
+    shard: OnceCell<Weak<Shard>>,
+    closed: Cell<bool>,
+    coordinators: RefCell<BTreeMap<PartitionIndex, Rc<Coordinator>>>,
+    timers: RefCell<Timers<Alarm>>,
+    /// The next timer runs out earlier than the one that was next before.
+    timers_moved: Notify,
+    /// Held by all machines together.
+    bytes: Cell<usize>,
+    next_token: Cell<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Alarm {
+    Group {
+        coordinator: PartitionIndex,
+        key: TimerKey,
+    },
+    ExpireOffsets,
+}
+
+/// One partition's groups.
+struct Coordinator {
+    index: PartitionIndex,
+    partition: Rc<Partition>,
+    phase: RefCell<Phase>,
+    waiting: RefCell<HashMap<Token, OneshotSender<Answer>>>,
+    /// Batches given to the partition, and those of them that it has appended; the rest waits for room.
+    batches_given: Cell<u64>,
+    batches_appended: Cell<u64>,
+    /// Where the last of the appended ones ends.
+    appended_end: Cell<Offset>,
+    appended: Notify,
+}
+
+enum Phase {
+    Loading,
+    Active(Machine),
+    Failed,
+}
+
+/// A reply, and what must be committed before it may leave.
+struct Answer {
+    reply: Reply,
+    after: After,
+}
+
+#[derive(Clone, Copy)]
+enum After {
+    /// Everything below this offset.
+    End(Offset),
+    /// The batch of this number, which still waits for room.
+    Batch(u64),
 }
 
 impl Coordinators {
-    pub async fn handle(self: &Rc<Self>, _request: Request) -> Reply {
-        unimplemented!()
+    /// Starts the tasks of this shard's coordinators. Called once, when logs may be appended to.
+    pub fn start(shard: &Rc<Shard>) {
+        let this = &shard.coordinators;
+        let attached = this.shard.set(Rc::downgrade(shard)).is_ok();
+        assert!(attached, "coordinators start once");
+        let rt = &shard.rt;
+        rt.spawn(Class::Foreground, run_timers(Rc::downgrade(shard)))
+            .detach();
+        rt.spawn(Class::Housekeeping, follow_images(Rc::downgrade(shard)))
+            .detach();
+        this.set_expiry_timer(shard);
+    }
+
+    /// The broker stops: whoever waits is refused, and nothing is coordinated any more.
+    pub fn close(&self) {
+        self.closed.set(true);
+        for coordinator in self.coordinators.take().into_values() {
+            self.retire(&coordinator);
+        }
+        self.timers_moved.notify_all();
+    }
+
+    /// Its part before the first await takes effect in the order of calls.
+    pub async fn handle(self: &Rc<Self>, request: Request) -> Reply {
+        let Some(shard) = self.shard() else {
+            return Reply::Refused(GroupError::NotCoordinator);
+        };
+        let outcome = match request {
+            Request::List(filter) => self.list(&shard, &filter),
+            Request::Group { coordinator, verb } => self.ask(&shard, coordinator, verb).await,
+        };
+        outcome.unwrap_or_else(Reply::Refused)
+    }
+
+    async fn ask(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        index: PartitionIndex,
+        verb: Verb,
+    ) -> Result<Reply, GroupError> {
+        let coordinator = self.find(shard, index).ok_or(GroupError::NotCoordinator)?;
+        coordinator.check_ready()?;
+        let token = Token(self.next_token.get());
+        self.next_token.set(token.0 + 1);
+        let (sender, answer) = oneshot();
+        coordinator.waiting.borrow_mut().insert(token, sender);
+        self.step(shard, &coordinator, Event::Request { token, verb });
+        // Dropped with the coordinator: its log has failed, or it is not ours any more.
+        let Answer { reply, after } = answer.await.ok_or(GroupError::NotCoordinator)?;
+        if !coordinator.is_committed(after) {
+            let limit = Duration::from_millis(shard.config.groups.commit_timeout_ms);
+            let committed = shard.rt.timeout(limit, coordinator.committed(after)).await;
+            // Not in time, or the log has failed: the client cannot know what became of it, and asks again.
+            committed
+                .unwrap_or(Err(()))
+                .map_err(|()| GroupError::CoordinatorNotAvailable)?;
+        }
+        Ok(reply)
+    }
+
+    /// What is listed may not be committed yet: a list promises nothing.
+    fn list(self: &Rc<Self>, shard: &Rc<Shard>, filter: &GroupFilter) -> Result<Reply, GroupError> {
+        let mut groups = Vec::new();
+        for index in owned_partitions(shard) {
+            let coordinator = self.find(shard, index).ok_or(GroupError::NotCoordinator)?;
+            match &*coordinator.phase.borrow() {
+                Phase::Loading => return Err(GroupError::CoordinatorLoadInProgress),
+                Phase::Failed => return Err(GroupError::CoordinatorNotAvailable),
+                Phase::Active(machine) => groups.extend(machine.list(filter)),
+            }
+        }
+        Ok(Reply::Listed(groups))
+    }
+
+    fn shard(&self) -> Option<Rc<Shard>> {
+        let shard = self.shard.get()?.upgrade()?;
+        (!self.closed.get()).then_some(shard)
+    }
+
+    /// The coordinator of a partition this shard owns; opened at first need.
+    fn find(self: &Rc<Self>, shard: &Rc<Shard>, index: PartitionIndex) -> Option<Rc<Coordinator>> {
+        let present = self.coordinators.borrow().get(&index).cloned();
+        if let Some(coordinator) = present {
+            if !coordinator.partition.is_closed() {
+                return Some(coordinator);
+            }
+            self.drop_coordinator(&coordinator);
+        }
+        let topic = shard.image().topics.get(OFFSETS_TOPIC)?.id;
+        let coordinator = Coordinator::new(index, shard.partition(topic, index)?);
+        self.coordinators
+            .borrow_mut()
+            .insert(index, coordinator.clone());
+        if coordinator.partition.log.marks().log_end == Offset::ZERO {
+            self.activate(shard, &coordinator, Machine::new(rules(&shard.config)));
+        } else {
+            let load = load(shard.clone(), coordinator.clone());
+            shard.rt.spawn(Class::Foreground, load).detach();
+        }
+        Some(coordinator)
+    }
+
+    fn activate(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        coordinator: &Rc<Coordinator>,
+        machine: Machine,
+    ) {
+        self.bytes.set(self.bytes.get() + machine.bytes());
+        // What was read may not be committed yet.
+        let end = coordinator.partition.log.marks().log_end;
+        coordinator.appended_end.set(end);
+        coordinator.phase.replace(Phase::Active(machine));
+        self.step(shard, coordinator, Event::Loaded);
+    }
+
+    /// One event through the machine, and all that follows from it.
+    fn step(self: &Rc<Self>, shard: &Rc<Shard>, coordinator: &Rc<Coordinator>, event: Event) {
+        let rt = &shard.rt;
+        let unique = u128::from(rt.random_u64()) << 64 | u128::from(rt.random_u64());
+        let effects = {
+            let mut phase = coordinator.phase.borrow_mut();
+            let Phase::Active(machine) = &mut *phase else {
+                return;
+            };
+            let before = machine.bytes();
+            let room_bytes = memory_bytes_max(shard).saturating_sub(self.bytes.get());
+            let context = Context {
+                now: rt.wall_clock(),
+                unique,
+                room_bytes,
+            };
+            let effects = machine.step(context, event);
+            self.bytes.set(self.bytes.get() - before + machine.bytes());
+            effects
+        };
+        self.change_timers(shard, coordinator.index, effects.timers);
+        if let Err(error) = self.write(shard, coordinator, &effects.records) {
+            return self.fail(coordinator, &error);
+        }
+        for (token, reply) in effects.replies {
+            let after = coordinator.after_all_so_far();
+            let sender = coordinator.waiting.borrow_mut().remove(&token);
+            let sender = sender.expect("a token is answered once");
+            // The caller may have gone meanwhile.
+            let _ = sender.send(Answer { reply, after });
+        }
+    }
+
+    fn write(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        coordinator: &Rc<Coordinator>,
+        records: &[Record],
+    ) -> Result<(), String> {
+        for batch in log::batches(records, shard.rt.wall_clock()) {
+            self.append(shard, coordinator, batch)?;
+        }
+        Ok(())
+    }
+
+    fn append(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        coordinator: &Rc<Coordinator>,
+        batch: ValidBatch,
+    ) -> Result<(), String> {
+        let given = &coordinator.batches_given;
+        given.set(given.get() + 1);
+        match coordinator.partition.append_in_turn(batch) {
+            Turn::Done(Ok(appended)) => coordinator.on_appended(appended.last_offset.plus(1)),
+            Turn::Done(Err(error)) => return Err(error.to_string()),
+            Turn::Waiting(outcome) => {
+                shard.await_room(&coordinator.partition);
+                let (this, coordinator) = (self.clone(), coordinator.clone());
+                let wait = async move {
+                    match outcome.await {
+                        Some(Ok(appended)) => coordinator.on_appended(appended.last_offset.plus(1)),
+                        Some(Err(error)) => this.fail(&coordinator, &error.to_string()),
+                        None => this.fail(&coordinator, "the partition was closed"),
+                    }
+                };
+                shard.rt.spawn(Class::Foreground, wait).detach();
+            }
+        }
+        Ok(())
+    }
+
+    /// The machine may be ahead of its log: forget it. The next request starts over with what the log holds.
+    fn fail(&self, coordinator: &Rc<Coordinator>, why: &str) {
+        if matches!(*coordinator.phase.borrow(), Phase::Failed) {
+            return;
+        }
+        let partition = coordinator.index;
+        tracing::error!(%partition, %why, "group coordinator failed");
+        if coordinator.partition.log.fault().is_some() {
+            self.retire(coordinator);
+        } else {
+            self.drop_coordinator(coordinator);
+        }
+    }
+
+    fn drop_coordinator(&self, coordinator: &Rc<Coordinator>) {
+        let mut coordinators = self.coordinators.borrow_mut();
+        let present = coordinators.get(&coordinator.index);
+        if present.is_some_and(|present| Rc::ptr_eq(present, coordinator)) {
+            coordinators.remove(&coordinator.index);
+        }
+        drop(coordinators);
+        self.retire(coordinator);
+    }
+
+    fn retire(&self, coordinator: &Rc<Coordinator>) {
+        if let Phase::Active(machine) = coordinator.phase.replace(Phase::Failed) {
+            self.bytes.set(self.bytes.get() - machine.bytes());
+            let index = coordinator.index;
+            self.timers.borrow_mut().cancel_where(
+                |alarm| matches!(alarm, Alarm::Group { coordinator, .. } if *coordinator == index),
+            );
+        }
+        coordinator.waiting.take();
+        coordinator.appended.notify_all();
+    }
+
+    fn change_timers(&self, shard: &Shard, coordinator: PartitionIndex, changes: Vec<TimerChange>) {
+        for change in changes {
+            match change {
+                TimerChange::Set { key, after_ms } => {
+                    self.set_timer(shard, Alarm::Group { coordinator, key }, after_ms);
+                }
+                TimerChange::Cancel(key) => {
+                    let alarm = Alarm::Group { coordinator, key };
+                    self.timers.borrow_mut().cancel(&alarm);
+                }
+            }
+        }
+    }
+
+    fn set_timer(&self, shard: &Shard, alarm: Alarm, after_ms: u64) {
+        let after_ns = after_ms.saturating_mul(NANOS_PER_MS);
+        let deadline = Instant(shard.rt.now().0.saturating_add(after_ns));
+        let mut timers = self.timers.borrow_mut();
+        let next_before = timers.next_deadline();
+        timers.set(alarm, deadline);
+        let is_next = next_before.is_none_or(|next| deadline < next);
+        drop(timers);
+        if is_next {
+            self.timers_moved.notify_all();
+        }
+    }
+
+    fn set_expiry_timer(&self, shard: &Shard) {
+        let interval_ms = shard.config.groups.offsets_retention_check_interval_ms;
+        self.set_timer(shard, Alarm::ExpireOffsets, interval_ms);
+    }
+
+    fn on_alarm(self: &Rc<Self>, shard: &Rc<Shard>, alarm: Alarm) {
+        match alarm {
+            Alarm::Group { coordinator, key } => {
+                let coordinator = self.coordinators.borrow().get(&coordinator).cloned();
+                if let Some(coordinator) = coordinator {
+                    self.step(shard, &coordinator, Event::Timer(key));
+                }
+            }
+            Alarm::ExpireOffsets => {
+                self.set_expiry_timer(shard);
+                self.step_all(shard, &Event::ExpireOffsets);
+            }
+        }
+    }
+
+    fn step_all(self: &Rc<Self>, shard: &Rc<Shard>, event: &Event) {
+        let all: Vec<_> = self.coordinators.borrow().values().cloned().collect();
+        for coordinator in all {
+            self.step(shard, &coordinator, event.clone());
+        }
+    }
+
+    /// Opens what the shard came to own, closes what went, and drops offsets of topics that were deleted since `before`.
+    fn follow(self: &Rc<Self>, shard: &Rc<Shard>, before: &Image, image: &Image) {
+        for index in owned_partitions(shard) {
+            self.find(shard, index);
+        }
+        let all: Vec<_> = self.coordinators.borrow().values().cloned().collect();
+        for coordinator in all {
+            if coordinator.partition.is_closed() {
+                self.drop_coordinator(&coordinator);
+            }
+        }
+        let gone: BTreeSet<Arc<str>> = before
+            .topics
+            .values()
+            .filter(|topic| !image.topics_by_id.contains_key(&topic.id))
+            .map(|topic| topic.name.as_str().into())
+            .collect();
+        if !gone.is_empty() {
+            self.step_all(shard, &Event::TopicsDeleted(gone));
+        }
+    }
+}
+
+impl Coordinator {
+    fn new(index: PartitionIndex, partition: Rc<Partition>) -> Rc<Coordinator> {
+        Rc::new(Coordinator {
+            index,
+            partition,
+            phase: RefCell::new(Phase::Loading),
+            waiting: RefCell::default(),
+            batches_given: Cell::new(0),
+            batches_appended: Cell::new(0),
+            appended_end: Cell::new(Offset::ZERO),
+            appended: Notify::new(),
+        })
+    }
+
+    fn check_ready(&self) -> Result<(), GroupError> {
+        match &*self.phase.borrow() {
+            Phase::Loading => Err(GroupError::CoordinatorLoadInProgress),
+            Phase::Failed => Err(GroupError::CoordinatorNotAvailable),
+            // The disk is behind: try again a little later.
+            Phase::Active(_) if self.batches_in_line() >= BATCHES_IN_LINE_MAX => {
+                Err(GroupError::CoordinatorLoadInProgress)
+            }
+            Phase::Active(_) => Ok(()),
+        }
+    }
+
+    fn batches_in_line(&self) -> u64 {
+        self.batches_given.get() - self.batches_appended.get()
+    }
+
+    fn on_appended(&self, end: Offset) {
+        assert!(end > self.appended_end.get(), "appends come in order");
+        self.appended_end.set(end);
+        self.batches_appended.set(self.batches_appended.get() + 1);
+        assert!(self.batches_appended.get() <= self.batches_given.get());
+        self.appended.notify_all();
+    }
+
+    fn after_all_so_far(&self) -> After {
+        match self.batches_in_line() {
+            0 => After::End(self.appended_end.get()),
+            _ => After::Batch(self.batches_given.get()),
+        }
+    }
+
+    fn is_committed(&self, after: After) -> bool {
+        match after {
+            After::End(end) => self.partition.log.marks().high_watermark >= end,
+            After::Batch(_) => false,
+        }
+    }
+
+    /// `Err` when that can no longer be known.
+    async fn committed(&self, after: After) -> Result<(), ()> {
+        let end = match after {
+            After::End(end) => end,
+            After::Batch(number) => self.appended_through(number).await?,
+        };
+        // The partition's task reports the fault; here only the outcome counts.
+        self.partition.wait_committed(end).await.map_err(|_| ())
+    }
+
+    /// Where the log ends once it has taken the batch of this number.
+    async fn appended_through(&self, number: u64) -> Result<Offset, ()> {
+        loop {
+            let appended = self.appended.listen();
+            if self.batches_appended.get() >= number {
+                return Ok(self.appended_end.get());
+            }
+            if matches!(*self.phase.borrow(), Phase::Failed) {
+                return Err(());
+            }
+            appended.await;
+        }
+    }
+}
+
+async fn load(shard: Rc<Shard>, coordinator: Rc<Coordinator>) {
+    let this = &shard.coordinators;
+    let read_bytes_max = shard.config.groups.offsets_load_bytes;
+    let log = &coordinator.partition.log;
+    let loaded = log::load(&shard.rt, log, rules(&shard.config), read_bytes_max).await;
+    if !matches!(*coordinator.phase.borrow(), Phase::Loading) {
+        return;
+    }
+    match loaded {
+        Ok(machine) => this.activate(&shard, &coordinator, machine),
+        // It stays failed: to read the same bytes again would not help, to go on without them would lose offsets.
+        Err(error) => {
+            let partition = coordinator.index;
+            tracing::error!(%partition, %error, "cannot load the groups of this partition");
+            this.retire(&coordinator);
+        }
+    }
+}
+
+/// Lives as long as the shard; sleeps until the next timer, and for ever while there is none.
+async fn run_timers(shard: Weak<Shard>) {
+    loop {
+        let (rt, moved, sleep) = {
+            let Some(strong) = shard.upgrade() else {
+                return;
+            };
+            let this = &strong.coordinators;
+            if this.closed.get() {
+                return;
+            }
+            let moved = this.timers_moved.listen();
+            let now = strong.rt.now();
+            loop {
+                let due = this.timers.borrow_mut().pop_due(now);
+                let Some(alarm) = due else { break };
+                this.on_alarm(&strong, alarm);
+            }
+            let next = this.timers.borrow().next_deadline();
+            let sleep = next.map(|next| Duration::from_nanos(next.0.saturating_sub(now.0)));
+            (strong.rt.clone(), moved, sleep)
+        };
+        match sleep {
+            // Either way there may be something due now.
+            Some(sleep) => drop(rt.timeout(sleep, moved).await),
+            None => moved.await,
+        }
+    }
+}
+
+async fn follow_images(shard: Weak<Shard>) {
+    let mut seen: Option<Arc<Image>> = None;
+    loop {
+        let changed = {
+            let Some(strong) = shard.upgrade() else {
+                return;
+            };
+            if strong.coordinators.closed.get() {
+                return;
+            }
+            let changed = strong.image_changed().listen();
+            let image = strong.image();
+            let before = seen.replace(image.clone());
+            let before = before.as_deref().unwrap_or(&image);
+            strong.coordinators.follow(&strong, before, &image);
+            changed
+        };
+        changed.await;
+    }
+}
+
+fn owned_partitions(shard: &Shard) -> Vec<PartitionIndex> {
+    let image = shard.image();
+    let Some(topic) = image.topics.get(OFFSETS_TOPIC) else {
+        return Vec::new();
+    };
+    (0..topic.partitions.len() as i32)
+        .map(PartitionIndex)
+        .filter(|index| shard.partition(topic.id, *index).is_some())
+        .collect()
+}
+
+fn memory_bytes_max(shard: &Shard) -> usize {
+    let share = shard.config.memory.total_bytes / MEMORY_SHARE / u64::from(shard.shard_count());
+    usize::try_from(share).unwrap_or(usize::MAX)
+}
+
+fn rules(config: &Config) -> Rules {
+    let groups = &config.groups;
+    let timeout = |ms: u64| i32::try_from(ms).unwrap_or(i32::MAX);
+    Rules {
+        session_timeout_min_ms: timeout(groups.session_timeout_min_ms),
+        session_timeout_max_ms: timeout(groups.session_timeout_max_ms),
+        initial_rebalance_delay_ms: groups.initial_rebalance_delay_ms,
+        group_size_max: groups.size_max,
+        offset_metadata_bytes_max: groups.offset_metadata_bytes_max,
+        offsets_retention_ms: i64::try_from(groups.offsets_retention_ms).unwrap_or(i64::MAX),
+        batch_bytes_max: BATCH_BYTES_MAX,
     }
 }

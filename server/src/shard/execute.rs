@@ -7,7 +7,7 @@ use super::{
     mesh::Begun,
     msg::{Answer, Call, Step},
 };
-use crate::{net, partition};
+use crate::{coord::Coordinators, net, partition};
 
 impl Shard {
     /// Runs a call on its owner. Calls run in order of arrival up to their first await.
@@ -68,11 +68,17 @@ impl Shard {
         let fault = |fault: forebay_engine::Fault| fault.to_string();
         match step {
             Step::SyncRecovered => self.engine.sync_recovered().await.map_err(fault),
-            Step::StartJournal => self.engine.start_journal().await.map_err(fault),
+            Step::StartJournal => {
+                self.engine.start_journal().await.map_err(fault)?;
+                Coordinators::start(self);
+                Ok(())
+            }
             Step::Listen(address) => net::listen(self, address)
                 .map(drop)
                 .map_err(|error| format!("listen on {address}: {error}")),
             Step::Drain => {
+                // Joins may be parked for minutes: they are refused now.
+                self.coordinators.close();
                 self.front.drain(&self.rt).await;
                 Ok(())
             }

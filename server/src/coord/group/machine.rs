@@ -23,7 +23,7 @@ pub const GROUP_TYPE: &str = "classic";
 pub struct Token(pub u64);
 
 /// What the configuration says about groups.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// `group.min.session.timeout.ms` and `group.max.session.timeout.ms`.
     pub session_timeout_min_ms: i32,
@@ -185,7 +185,7 @@ impl Machine {
 
     pub fn step(&mut self, context: Context, event: Event) -> Effects {
         let mut effects = Effects::default();
-        let rules = self.rules.clone();
+        let rules = self.rules;
         let mut step = Step {
             now: context.now,
             unique: context.unique,

@@ -46,7 +46,7 @@ pub fn rules() -> Rules {
 impl World {
     pub fn new(rules: Rules) -> World {
         World {
-            machine: Machine::new(rules.clone()),
+            machine: Machine::new(rules),
             rules,
             log: Vec::new(),
             now_ms: 0,
@@ -128,7 +128,7 @@ impl World {
     }
 
     fn replayed(&self) -> Machine {
-        let mut machine = Machine::new(self.rules.clone());
+        let mut machine = Machine::new(self.rules);
         for record in &self.log {
             let (key, value) = record.encode();
             let value = value.map(Into::into);

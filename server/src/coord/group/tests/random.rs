@@ -187,13 +187,15 @@ impl Model {
         self.ask(who, Asked::Join, join);
     }
 
+    /// Now and then a sync of the generation before arrives late, plan and all.
     fn sync(&mut self, who: usize) {
+        let late = i32::from(self.rng.chance(5));
         let client = &mut self.clients[who];
         let sync = Verb::Sync(Sync {
             group: client.group.clone(),
             member_id: client.member_id.clone(),
             instance_id: client.instance_id.clone(),
-            generation: client.generation,
+            generation: client.generation - late,
             protocol_type: None,
             protocol: None,
             assignments: std::mem::take(&mut client.plan),

@@ -447,6 +447,10 @@ fn two_members_share_and_the_follower_is_told_its_part() {
             a joined as a gen=1 range leader=a members=a+b
             b joined as b gen=1 range leader=a
         sync b 1
+        sync a 0 a=old
+            a IllegalGeneration
+        sync a 2 a=new
+            a IllegalGeneration
         sync a 1 a=p0 b=p1
             write group gen=1 members=2
             a synced b\"p0\"
