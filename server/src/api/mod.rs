@@ -7,6 +7,7 @@ pub mod api_versions;
 pub mod cluster;
 pub mod configs;
 mod convert;
+mod coordinator;
 pub mod fetch;
 mod fetch_sessions;
 pub mod fuzz;
@@ -110,10 +111,24 @@ pub fn begin(
         ApiKey::DescribeLogDirs => serve!(cluster::describe_log_dirs),
         ApiKey::ListPartitionReassignments => serve!(cluster::list_partition_reassignments),
         ApiKey::DescribeProducers => serve!(cluster::describe_producers),
-        _ => {
-            let _ = host;
-            unreachable!("the table lists what is served here")
+        ApiKey::FindCoordinator => serve!(groups::find_coordinator),
+        ApiKey::JoinGroup => {
+            let id = header.client_id.as_deref().unwrap_or_default().to_owned();
+            let client = Client { id, host };
+            plain(header, body, async move |request| {
+                groups::join_group(&shard, request, version, client).await
+            })
         }
+        ApiKey::SyncGroup => serve!(groups::sync_group),
+        ApiKey::Heartbeat => serve!(groups::heartbeat),
+        ApiKey::LeaveGroup => serve!(groups::leave_group),
+        ApiKey::ListGroups => serve!(groups::list_groups),
+        ApiKey::DescribeGroups => serve!(groups::describe_groups),
+        ApiKey::DeleteGroups => serve!(groups::delete_groups),
+        ApiKey::OffsetCommit => serve!(offsets::offset_commit),
+        ApiKey::OffsetFetch => serve!(offsets::offset_fetch),
+        ApiKey::OffsetDelete => serve!(offsets::offset_delete),
+        _ => unreachable!("the table lists what is served here"),
     }
 }
 

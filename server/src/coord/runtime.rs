@@ -495,7 +495,14 @@ async fn load(shard: Rc<Shard>, coordinator: Rc<Coordinator>) {
         return;
     }
     match loaded {
-        Ok(machine) => this.activate(&shard, &coordinator, machine),
+        Ok(machine) => {
+            // A topic may have been deleted, and the broker stopped before its offsets were.
+            let image = shard.image();
+            let mut gone = machine.topics();
+            gone.retain(|topic| !image.topics.contains_key(&**topic));
+            this.activate(&shard, &coordinator, machine);
+            this.step(&shard, &coordinator, Event::TopicsDeleted(gone));
+        }
         // It stays failed: to read the same bytes again would not help, to go on without them would lose offsets.
         Err(error) => {
             let partition = coordinator.index;

@@ -8,6 +8,7 @@ use std::fmt;
 use forebay_engine::{AppendError, ReadError, batch::BatchError};
 
 use crate::{
+    coord::group::GroupError,
     meta::controller::Refused,
     partition::{AppendFailure, OffsetFailure, ReadFailure},
 };
@@ -238,6 +239,41 @@ impl From<Refused> for ErrorCode {
             // Clients look for the controller anew and try again.
             Refused::Unavailable => ErrorCode::NotController,
             Refused::Storage => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl From<GroupError> for ErrorCode {
+    fn from(error: GroupError) -> ErrorCode {
+        match error {
+            GroupError::CoordinatorLoadInProgress => ErrorCode::CoordinatorLoadInProgress,
+            GroupError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+            GroupError::NotCoordinator => ErrorCode::NotCoordinator,
+            GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+            GroupError::InvalidRequest => ErrorCode::InvalidRequest,
+            GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+            GroupError::InvalidCommitOffsetSize => ErrorCode::InvalidCommitOffsetSize,
+            GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+            GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+            GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+            GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+            GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+            GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+            GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+            GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+            GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
+            GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+            // What Kafka's coordinator answers when the group's record is too large for its log.
+            GroupError::AssignmentTooLarge => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+impl From<Result<(), GroupError>> for ErrorCode {
+    fn from(result: Result<(), GroupError>) -> ErrorCode {
+        match result {
+            Ok(()) => ErrorCode::None,
+            Err(error) => error.into(),
         }
     }
 }
