@@ -105,6 +105,11 @@ impl Uring {
         }
     }
 
+    /// Of the classes that have a bound.
+    pub fn bytes_in_flight(&self) -> u64 {
+        self.0.cold_read_in_flight.in_use() + self.0.housekeeping_in_flight.in_use()
+    }
+
     pub(super) fn now(&self) -> Instant {
         static START: OnceLock<std::time::Instant> = OnceLock::new();
         Instant(super::nanos(

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ShardOptions, run_shards};
+use super::{InFlight, ShardOptions, run_alone, run_shards};
 use crate::{
-    rt::{Class, Rt, channel},
+    rt::{Class, OpenMode, Rt, channel},
     types::ShardId,
 };
 
@@ -77,5 +77,81 @@ fn a_panic_of_a_shard_comes_back_from_join() {
     .unwrap();
     for handle in handles {
         assert!(handle.join().is_err());
+    }
+}
+
+/// Both sides sleep between messages, so that a lost wake-up would stop them for good.
+#[test]
+fn round_trips_between_threads_never_stall() {
+    const ROUND_TRIPS: u32 = 2000;
+    let (ask, asked) = channel::between_threads::<u32>(1);
+    let (answer, answered) = channel::between_threads::<u32>(1);
+    let (mut client, mut server) = (Some((ask, answered)), Some((asked, answer)));
+    let handles = run_shards(&ShardOptions::unpinned(2), |shard| {
+        let client = (shard.0 == 0).then(|| client.take().unwrap());
+        let server = (shard.0 == 1).then(|| server.take().unwrap());
+        move |_: Rt, _: ShardId| async move {
+            if let Some((ask, answered)) = client {
+                let (ask, answered) = (ask.connect().await, answered.connect().await);
+                for number in 0..ROUND_TRIPS {
+                    ask.send(number).await.unwrap();
+                    assert_eq!(answered.recv().await, Some(number + 1));
+                }
+            }
+            if let Some((asked, answer)) = server {
+                let (asked, answer) = (asked.connect().await, answer.connect().await);
+                while let Some(number) = asked.recv().await {
+                    answer.send(number + 1).await.unwrap();
+                }
+            }
+        }
+    })
+    .unwrap();
+    for handle in handles {
+        handle.join().unwrap();
+    }
+}
+
+#[test]
+fn bytes_in_flight_of_a_class_are_bounded() {
+    const READ: usize = 3 << 20;
+    let path = std::env::temp_dir().join(format!("forebay-in-flight-{}", std::process::id()));
+    let name = path.clone();
+    let peaks = run_alone(|rt| async move {
+        let Rt::Uring(uring) = &rt else {
+            panic!("run_alone runs on glommio");
+        };
+        let file = rt.open(&name, OpenMode::Create).await.unwrap();
+        file.write_at(rt.alloc(READ), 0).await.unwrap();
+        let mut peaks = Vec::new();
+        for class in [Class::Foreground, Class::ColdRead, Class::Housekeeping] {
+            let reads: Vec<_> = (0..6)
+                .map(|_| {
+                    let (inner, name) = (rt.clone(), name.clone());
+                    rt.spawn(class, async move {
+                        let file = inner.open(&name, OpenMode::Read).await.unwrap();
+                        assert_eq!(file.read_at(0, READ).await.unwrap().len(), READ);
+                        let Rt::Uring(uring) = &inner else {
+                            panic!("run_alone runs on glommio");
+                        };
+                        uring.bytes_in_flight()
+                    })
+                })
+                .collect();
+            let mut peak = 0;
+            for read in reads {
+                peak = peak.max(read.await);
+            }
+            peaks.push(peak);
+            assert_eq!(uring.bytes_in_flight(), 0);
+        }
+        rt.remove_file(&name).await.unwrap();
+        peaks
+    })
+    .unwrap();
+    let bound = InFlight::default().cold_read_bytes_max;
+    assert_eq!(peaks[0], 0, "the foreground has no such bound");
+    for peak in &peaks[1..] {
+        assert!(*peak > 0 && *peak <= bound, "{peaks:?}");
     }
 }
