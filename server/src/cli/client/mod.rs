@@ -3,14 +3,16 @@
 //! Promises: the highest version both sides know, bounded frames, a timeout on every wait, errors that name the
 //! broker. Does not: run in the background, keep more than one connection per broker, or do TLS and SASL.
 
+pub mod config;
 mod connection;
 mod error;
 pub mod group;
+pub mod group_admin;
 mod metadata;
 pub mod offsets;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     thread::sleep,
     time::{Duration, Instant},
@@ -24,7 +26,7 @@ use kafka_protocol::{
 
 pub use connection::{Connection, Pending};
 pub use error::ClientError;
-pub use metadata::{Metadata, PartitionInfo, TopicInfo};
+pub use metadata::{AutoCreate, Metadata, PartitionInfo, TopicInfo};
 
 use super::signal;
 
@@ -127,7 +129,7 @@ pub enum Target {
 pub struct Client {
     config: ClientConfig,
     /// Addresses by node id, from the last metadata.
-    brokers: HashMap<i32, Address>,
+    brokers: BTreeMap<i32, Address>,
     connections: HashMap<Address, Connection>,
     /// Whether Ctrl-C ends a wait. Switched off to say goodbye to a group.
     interruptible: bool,
@@ -138,7 +140,7 @@ impl Client {
     pub fn connect(config: ClientConfig) -> Result<Client, ClientError> {
         let mut client = Client {
             config,
-            brokers: HashMap::new(),
+            brokers: BTreeMap::new(),
             connections: HashMap::new(),
             interruptible: true,
         };
@@ -146,14 +148,24 @@ impl Client {
         Ok(client)
     }
 
+    /// Ids of the brokers that metadata named, in order.
+    pub fn brokers(&self) -> impl Iterator<Item = i32> {
+        self.brokers.keys().copied()
+    }
+
+    /// The address of a broker, or `-` if metadata has not named it.
+    pub fn broker_address(&self, node: i32) -> String {
+        let address = self.brokers.get(&node);
+        address.map_or("-".to_string(), ToString::to_string)
+    }
+
     pub fn request_timeout(&self) -> Duration {
         self.config.request_timeout
     }
 
-    /// From here on Ctrl-C no longer ends a wait (a second one still ends the process).
-    pub fn finish_despite_interrupt(&mut self) {
+    /// From here on Ctrl-C no longer ends a wait: the caller finishes what it began. A second one still ends the process.
+    pub fn ignore_interrupts(&mut self) {
         self.interruptible = false;
-        self.connections.clear();
     }
 
     /// Sends a request and waits for its reply. `build` gets the version agreed with that broker, at most `version_max`.

@@ -43,9 +43,9 @@ impl Client {
         let mut by_leader: BTreeMap<i32, BTreeMap<&str, Vec<ListOffsetsPartition>>> =
             BTreeMap::new();
         for ((topic, partition), spec) in wanted {
-            let leader = metadata.leader(topic, *partition).ok_or_else(|| {
-                no_leader(metadata, topic, *partition)
-            })?;
+            let leader = metadata
+                .leader(topic, *partition)
+                .ok_or_else(|| no_leader(metadata, topic, *partition))?;
             let entry = ListOffsetsPartition::default()
                 .with_partition_index(*partition)
                 .with_current_leader_epoch(-1)
