@@ -319,6 +319,7 @@ impl Producer {
         let response = self.client.retry(|client| {
             let response = client.call(Target::Any, 5, |_| {
                 InitProducerIdRequest::default()
+                    .with_transactional_id(None)
                     .with_transaction_timeout_ms(i32::MAX)
                     .with_producer_id(WireProducerId(-1))
                     .with_producer_epoch(-1)
