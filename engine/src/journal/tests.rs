@@ -399,6 +399,47 @@ fn a_torn_last_commit_is_dropped_and_a_hole_is_reported() {
     });
 }
 
+/// A misdirected write, or a leftover, that differs from the expected commit in one number only.
+#[test]
+fn a_commit_out_of_place_is_not_accepted() {
+    on_both(|rt, root| async move {
+        let journal = start(&rt, &root, 0, 2).await;
+        for offset in 0..2 {
+            commit_one(&journal, entry(0, offset, 100)).await;
+        }
+        let right = Stamp {
+            generation: 2,
+            file_sequence: 0,
+            commit_sequence: 2,
+        };
+        let path = file_path(&root.join("0"), 0);
+        for (generation, file_sequence, commit_sequence) in [
+            (1, 0, 2),
+            (3, 0, 2),
+            (2, 1, 2),
+            (2, 0, 1),
+            (2, 0, 3),
+            (2, 0, 2),
+        ] {
+            let stamp = Stamp {
+                generation,
+                file_sequence,
+                commit_sequence,
+            };
+            let mut block = rt.alloc(BLOCK);
+            encode_commit(block.bytes_mut(), stamp, [entry(0, 2, 100)].iter());
+            let file = rt.open(&path, OpenMode::ReadWrite).await.expect("opens");
+            file.write_at(block, 3 * BLOCK as u64)
+                .await
+                .expect("writes");
+            file.close().await.expect("closes");
+            let (_, found) = scan(&rt, &root).await;
+            let accepted = offsets(&found, 0) == [0, 1, 2];
+            assert_eq!(accepted, stamp == right, "{stamp:?}");
+        }
+    });
+}
+
 #[test]
 fn an_entry_that_changes_after_the_scan_is_a_fault() {
     on_both(|rt, root| async move {
