@@ -592,3 +592,6 @@ fn rules(config: &Config) -> Rules {
         batch_bytes_max: BATCH_BYTES_MAX,
     }
 }
+
+#[cfg(test)]
+mod tests;
