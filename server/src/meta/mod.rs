@@ -10,6 +10,8 @@ mod log;
 mod publish;
 mod raft;
 pub mod records;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::{Cell, RefCell},
