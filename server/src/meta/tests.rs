@@ -1,6 +1,6 @@
 //! Whole shards in the simulator: what the controller answered is there after a clean stop, a kill and a power failure.
 
-use std::{cell::RefCell, path::Path, rc::Rc};
+use std::{path::Path, rc::Rc};
 
 use forebay_engine::{
     Engine, LeaderEpoch, Offset, PartitionIndex, ShardId,
@@ -434,58 +434,77 @@ fn what_was_answered_is_there_after_every_restart() {
     for seed in 0..12 {
         let mut disk = Disk::default();
         let mut expected: Vec<String> = Vec::new();
-        let mut epochs = Vec::new();
+        let (mut epochs, mut blocks) = (Vec::new(), Vec::new());
         for start in 0..4u8 {
             let end = [End::Clean, End::Killed, End::PowerFailure]
                 [(seed as usize + usize::from(start)) % 3];
+            let context = format!("seed {seed} start {start}");
             let before = expected.clone();
-            let acknowledged = Rc::new(RefCell::new(Vec::new()));
-            let told = acknowledged.clone();
-            let (epoch, left) =
-                sim::run(seed * 10 + u64::from(start), disk, move |rt| async move {
-                    let broker = Broker::start(rt, start + 1, &[]).await;
-                    let image = broker.shard(1).image();
-                    let names: Vec<_> = image.topics.keys().cloned().collect();
-                    assert_eq!(names, before, "seed {seed} start {start}");
-                    for topic in image.topics.values() {
-                        let partition = &topic.partitions[0];
-                        assert_eq!((partition.leader, &partition.isr[..]), (Some(1), &[1][..]));
-                        assert!(
-                            partition.leader_epoch > LeaderEpoch(0),
-                            "epochs grow with a start"
-                        );
-                    }
-                    let reply = broker.create(1, &format!("t{start}a"), 2).await;
-                    assert_eq!(reply.topics[0].error_code, 0);
-                    let reply = broker.create(0, &format!("t{start}b"), 1).await;
-                    assert_eq!(reply.topics[0].error_code, 0);
-                    told.borrow_mut()
-                        .extend([format!("t{start}a"), format!("t{start}b")]);
-                    if start == 2 {
-                        let delete = DeleteTopicsRequest::default()
-                            .with_topic_names(vec![topic_name("t0a")]);
-                        let reply = topics::delete_topics(broker.shard(1), delete, 5).await;
-                        assert_eq!(reply.responses[0].error_code, 0);
-                        check_encodes("DeleteTopics", &reply);
-                    }
-                    let epoch = broker.shard(0).image().brokers[&1].epoch;
-                    if end == End::Clean {
-                        broker.close().await;
-                    }
-                    epoch
-                });
-            expected.extend(acknowledged.take());
-            if start == 2 {
-                expected.retain(|name| name != "t0a");
-            }
-            expected.sort();
-            epochs.push(epoch);
+            let (told, left) = sim::run(seed * 10 + u64::from(start), disk, move |rt| {
+                run_once(rt, start, end, before, context)
+            });
+            expected = told.topics;
+            epochs.push(told.epoch);
+            blocks.push(told.producer_ids);
             disk = match end {
                 End::PowerFailure => left.crash(seed),
                 End::Clean | End::Killed => left,
             };
         }
         assert!(epochs.is_sorted_by(|a, b| a < b), "seed {seed}: {epochs:?}");
+        assert_eq!(blocks, [0, 1000, 2000, 3000], "seed {seed}");
+    }
+}
+
+/// What a client was told in one run.
+struct Told {
+    topics: Vec<String>,
+    epoch: i64,
+    producer_ids: i64,
+}
+
+async fn run_once(rt: Rt, start: u8, end: End, before: Vec<String>, context: String) -> Told {
+    let broker = Broker::start(rt, start + 1, &[]).await;
+    let image = broker.shard(1).image();
+    let found: Vec<_> = image.topics.keys().cloned().collect();
+    assert_eq!(found, before, "{context}");
+    for topic in image.topics.values() {
+        let partition = &topic.partitions[0];
+        assert_eq!((partition.leader, &partition.isr[..]), (Some(1), &[1][..]));
+        assert!(
+            partition.leader_epoch > LeaderEpoch(0),
+            "epochs grow with a start"
+        );
+    }
+    let mut topics = before;
+    for (shard, name) in [(1, format!("t{start}a")), (0, format!("t{start}b"))] {
+        let reply = broker.create(shard, &name, 2).await;
+        assert_eq!(reply.topics[0].error_code, 0, "{context}");
+        topics.push(name);
+    }
+    if start == 2 {
+        let gone = vec![topic_name("t0a")];
+        let delete = DeleteTopicsRequest::default().with_topic_names(gone);
+        let reply = topics::delete_topics(broker.shard(1), delete, 5).await;
+        assert_eq!(reply.responses[0].error_code, 0, "{context}");
+        check_encodes("DeleteTopics", &reply);
+        topics.retain(|name| name != "t0a");
+    }
+    topics.sort();
+    // The last answer before the end: no partition is opened for it, so that only the metadata log can have kept it.
+    let block = Request::AllocateProducerIds { broker: 1 };
+    let Some(Reply::AllocateProducerIds(producer_ids)) = broker.shard(1).control(block).await
+    else {
+        panic!("{context}: no producer ids");
+    };
+    let epoch = broker.shard(0).image().brokers[&1].epoch;
+    if end == End::Clean {
+        broker.close().await;
+    }
+    Told {
+        topics,
+        epoch,
+        producer_ids,
     }
 }
 
