@@ -4,7 +4,7 @@
 //! finds the queue still full and waits again, for ever). A receiver learns it at once. So the sender waits for a credit,
 //! as a receiver, and with a credit in hand there is always room for its item.
 
-use std::{cell::Cell, future::Future, time::Duration};
+use std::cell::Cell;
 
 use glommio::{
     GlommioError, ResourceType,
@@ -54,25 +54,12 @@ pub(in crate::rt) fn new<T: Send + 'static>(bound: usize) -> (SenderSeed<T>, Rec
     (sender, receiver)
 }
 
-/// How often an executor that waits for a peer looks again.
-const CONNECT_POLL: Duration = Duration::from_millis(1);
-
-/// An end that connects does not wake the other, and an executor with nothing else to do goes to sleep over it.
-async fn awake<T>(connecting: impl Future<Output = T>) -> T {
-    let poll = async {
-        loop {
-            glommio::timer::sleep(CONNECT_POLL).await;
-        }
-    };
-    futures_lite::future::or(connecting, poll).await
-}
-
 impl<T: Send + 'static> SenderSeed<T> {
     /// Both ends connect items first, so that neither waits for the other's second.
     pub(in crate::rt) async fn connect(self) -> Sender<T> {
         Sender {
-            items: awake(self.items.connect()).await,
-            credits: awake(self.credits.connect()).await,
+            items: self.items.connect().await,
+            credits: self.credits.connect().await,
             unused: Cell::new(self.bound),
         }
     }
@@ -81,8 +68,8 @@ impl<T: Send + 'static> SenderSeed<T> {
 impl<T: Send + 'static> ReceiverSeed<T> {
     pub(in crate::rt) async fn connect(self) -> Receiver<T> {
         Receiver {
-            items: awake(self.items.connect()).await,
-            credits: awake(self.credits.connect()).await,
+            items: self.items.connect().await,
+            credits: self.credits.connect().await,
         }
     }
 }
