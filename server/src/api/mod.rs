@@ -111,6 +111,7 @@ pub fn begin(
         ApiKey::DescribeLogDirs => serve!(cluster::describe_log_dirs),
         ApiKey::ListPartitionReassignments => serve!(cluster::list_partition_reassignments),
         ApiKey::DescribeProducers => serve!(cluster::describe_producers),
+        ApiKey::InitProducerId => serve!(producer_ids::init_producer_id),
         ApiKey::FindCoordinator => serve!(groups::find_coordinator),
         ApiKey::JoinGroup => {
             let id = header.client_id.as_deref().unwrap_or_default().to_owned();

@@ -146,15 +146,18 @@ impl Front {
     }
 }
 
-/// Binds the address on this shard and serves what connects, until the shard drains. Says where it listens.
-pub fn listen(shard: &Rc<Shard>, address: SocketAddr) -> io::Result<SocketAddr> {
-    let listener = shard.rt.listen(address)?;
-    let bound = listener.local_addr();
+/// Binds the address on this shard and serves what connects.
+pub fn listen(shard: &Rc<Shard>, address: SocketAddr) -> io::Result<()> {
+    serve(shard, shard.rt.listen(address)?);
+    Ok(())
+}
+
+/// Serves what connects, until the shard drains.
+pub fn serve(shard: &Rc<Shard>, listener: Listener) {
     let rt = &shard.rt;
     rt.spawn(Class::Foreground, accept(shard.clone(), listener))
         .detach();
     rt.spawn(Class::Foreground, reap(shard.clone())).detach();
-    Ok(bound)
 }
 
 async fn accept(shard: Rc<Shard>, listener: Listener) {

@@ -73,9 +73,9 @@ impl Shard {
                 Coordinators::start(self);
                 Ok(())
             }
-            Step::Listen(address) => net::listen(self, address)
-                .map(drop)
-                .map_err(|error| format!("listen on {address}: {error}")),
+            Step::Listen(address) => {
+                net::listen(self, address).map_err(|error| format!("listen on {address}: {error}"))
+            }
             Step::Drain => {
                 // Joins may be parked for minutes: they are refused now.
                 self.coordinators.close();

@@ -238,6 +238,9 @@ async fn receive_from(shard: Rc<Shard>, peer: ShardId, receiver: Receiver<Batch>
         }
     }
     shard.mesh.gone(peer);
+    if peer == ShardId(0) {
+        shard.leave_mesh();
+    }
 }
 
 fn run_for(shard: &Rc<Shard>, peer: ShardId, id: u64, call: Call) {

@@ -27,7 +27,7 @@ use forebay_engine::{
 };
 
 use crate::{
-    api::Sessions,
+    api::{Sessions, producer_ids::ProducerIds},
     config::Config,
     coord::Coordinators,
     meta::{Controller, Image, Topic},
@@ -48,6 +48,7 @@ pub struct Shard {
     /// Connections of this shard.
     pub front: Front,
     pub fetch_sessions: RefCell<Sessions>,
+    pub producer_ids: ProducerIds,
     count: u16,
     image: RefCell<Arc<Image>>,
     image_changed: Notify,
@@ -62,6 +63,7 @@ pub struct Shard {
     following: Budget,
     mesh: Mesh,
     stopping: Cell<bool>,
+    stop: Notify,
 }
 
 impl Shard {
@@ -88,12 +90,14 @@ impl Shard {
             image: RefCell::default(),
             image_changed: Notify::new(),
             partitions: RefCell::default(),
+            producer_ids: ProducerIds::default(),
             batch_rules: RefCell::default(),
             crowded: RefCell::default(),
             controller: OnceCell::new(),
             following: Budget::new(1),
             mesh: Mesh::new(count),
             stopping: Cell::new(false),
+            stop: Notify::new(),
             rt,
         });
         mesh::join_peers(&shard, seeds).await;
@@ -194,6 +198,15 @@ impl Shard {
     pub fn leave_mesh(&self) {
         self.stopping.set(true);
         self.mesh.close();
+        self.stop.notify_all();
+    }
+
+    /// Completes when this shard has left the mesh; all but shard 0 leave when shard 0 does.
+    pub async fn stopped(&self) {
+        let stop = self.stop.listen();
+        if !self.is_stopping() {
+            stop.await;
+        }
     }
 
     pub fn is_stopping(&self) -> bool {

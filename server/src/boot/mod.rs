@@ -1,0 +1,387 @@
+//! Starts shards, joins them, stops them; says what it did.
+//!
+//! Shard 0 conducts: it replays the metadata, has all shards open their logs, makes what recovery kept durable, starts the journals,
+//! registers this broker, and only then lets anyone in. Each step is finished on all shards before the next begins on any. Stopping
+//! goes the other way round.
+
+mod command;
+pub mod directory;
+mod failure;
+mod report;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use forebay_engine::{
+    Engine, LeaderEpoch, ShardId, TopicId,
+    rt::{
+        Class, Rt,
+        uring::{self, ShardHandle, ShardOptions},
+    },
+};
+use futures_util::future::join_all;
+
+use crate::{
+    config::Config,
+    meta::{self, Controller, controller},
+    net,
+    shard::{
+        Shard,
+        mesh::{self, Between, MeshSeeds},
+        msg::Step,
+    },
+};
+use directory::DataDir;
+
+pub use command::start;
+pub use failure::{EXIT_ON_SECOND_SIGNAL, StartFailure};
+pub use report::Report;
+
+/// How often shard 0 looks whether it shall stop.
+const STOP_POLL: Duration = Duration::from_millis(50);
+
+/// A running broker.
+pub struct Broker {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    pub report: Report,
+    stop: Arc<AtomicBool>,
+    shards: Vec<ShardHandle<Result<(), StartFailure>>>,
+}
+
+impl Broker {
+    /// Checks the host, opens the data directory, starts all shards; returns when clients may connect. The broker stops when the
+    /// flag is set.
+    pub fn start(config: Config, stop: Arc<AtomicBool>) -> Result<Broker, StartFailure> {
+        let began = Instant::now();
+        let data_dir = DataDir::open(&config.data_dir, config.node_id)?;
+        let cores = uring::usable_cores().map_err(StartFailure::Executors)?;
+        let shards = config
+            .shards
+            .unwrap_or_else(|| u16::try_from(cores.len()).unwrap_or(u16::MAX));
+        check_host(&data_dir, shards)?;
+        let address = resolve(&config)?;
+        refuse_taken(address)?;
+        let options = ShardOptions {
+            cores,
+            ..ShardOptions::unpinned(shards)
+        };
+        let mut report = Report::new(&config, &data_dir, &options, began);
+
+        let mut config = config;
+        config.data_dir.clone_from(&data_dir.path);
+        let (tell, told) = mpsc::channel();
+        let mut seeds = mesh::seeds(shards, Between::Threads).into_iter();
+        let mut conductor = Some(Conductor {
+            data_dir,
+            address,
+            stop: stop.clone(),
+            tell: tell.clone(),
+        });
+        let shards = uring::run_shards(&options, |_| {
+            let seeds = seeds.next().expect("there are seeds for every shard");
+            let config = config.clone();
+            let conductor = conductor.take();
+            let tell = tell.clone();
+            move |rt, id| run_shard(rt, id, seeds, config, conductor, tell)
+        })
+        .map_err(StartFailure::Executors)?;
+        drop(tell);
+        match told.recv() {
+            Ok(Ok(ready)) => {
+                report.ready(&ready);
+                Ok(Broker {
+                    address: ready.address,
+                    report,
+                    stop,
+                    shards,
+                })
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => {
+                let ended = shards.into_iter().find_map(|shard| shard.join().err());
+                let error = ended.unwrap_or_else(|| io::Error::other("a shard ended early"));
+                Err(StartFailure::Executors(error))
+            }
+        }
+    }
+
+    /// Asks the broker to stop, as SIGTERM does.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it has stopped.
+    pub fn join(self) -> Result<(), StartFailure> {
+        let mut outcome = Ok(());
+        for shard in self.shards {
+            let ended = shard.join().map_err(StartFailure::Executors);
+            outcome = outcome.and(ended.and_then(|outcome| outcome));
+        }
+        outcome
+    }
+}
+
+fn check_host(data_dir: &DataDir, shards: u16) -> Result<(), StartFailure> {
+    use forebay_tune::check::{Severity, all};
+    raise_open_files();
+    for finding in all(&data_dir.path, u64::from(shards)) {
+        match finding.severity {
+            Severity::Fatal => return Err(StartFailure::Host(finding)),
+            Severity::Warn => tracing::warn!(
+                check = finding.id,
+                current = finding.current,
+                wanted = finding.wanted,
+                "{}: {}",
+                finding.why,
+                finding.remedy
+            ),
+            Severity::Ok | Severity::Unknown => {}
+        }
+    }
+    Ok(())
+}
+
+/// Every connection and open segment takes a file descriptor: use all we may have.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+fn resolve(config: &Config) -> Result<SocketAddr, StartFailure> {
+    let listener = &config.endpoints.listener;
+    let host = match listener.host.as_str() {
+        "" => "0.0.0.0",
+        host => host.trim_matches(['[', ']']),
+    };
+    let failed = |error| StartFailure::Listen {
+        address: format!("{host}:{}", listener.port),
+        error,
+    };
+    (host, listener.port)
+        .to_socket_addrs()
+        .map_err(failed)?
+        .next()
+        .ok_or_else(|| failed(io::Error::other("the host has no address")))
+}
+
+/// The shards share the port (SO_REUSEPORT), and so would a second broker of the same user. An ordinary bind tells.
+fn refuse_taken(address: SocketAddr) -> Result<(), StartFailure> {
+    TcpListener::bind(address)
+        .map(drop)
+        .map_err(|error| StartFailure::Listen {
+            address: address.to_string(),
+            error,
+        })
+}
+
+/// What shard 0 has beside a shard.
+struct Conductor {
+    data_dir: DataDir,
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    tell: Tell,
+}
+
+type Tell = mpsc::Sender<Result<Ready, StartFailure>>;
+
+/// Told when clients may connect.
+#[derive(Debug)]
+pub struct Ready {
+    pub address: SocketAddr,
+    pub http: Option<SocketAddr>,
+    pub partitions: usize,
+}
+
+async fn run_shard(
+    rt: Rt,
+    id: ShardId,
+    seeds: MeshSeeds,
+    config: Config,
+    conductor: Option<Conductor>,
+    tell: Tell,
+) -> Result<(), StartFailure> {
+    let config = Rc::new(config);
+    let engine_config = config.engine_config(id, seeds.shard_count());
+    let engine = match Engine::open(rt.clone(), engine_config).await {
+        Ok(engine) => engine,
+        Err(error) => {
+            // The others wait for this shard in vain; the process ends with this message.
+            let _ = tell.send(Err(StartFailure::Storage(error.to_string())));
+            return Ok(());
+        }
+    };
+    // From here on only the conductor speaks.
+    drop(tell);
+    let shard = Shard::start(rt, id, seeds, engine, config).await;
+    let Some(conductor) = conductor else {
+        shard.stopped().await;
+        return Ok(());
+    };
+    let outcome = conductor.run(&shard).await;
+    shard.leave_mesh();
+    outcome
+}
+
+impl Conductor {
+    async fn run(self, shard: &Rc<Shard>) -> Result<(), StartFailure> {
+        let (controller, broker_epoch) = match self.start(shard).await {
+            Ok((controller, broker_epoch, ready)) => {
+                let _ = self.tell.send(Ok(ready));
+                (controller, broker_epoch)
+            }
+            Err(failure) => {
+                let _ = self.tell.send(Err(failure));
+                return Ok(());
+            }
+        };
+        while !self.stop.load(Ordering::Relaxed) {
+            shard.rt.sleep(STOP_POLL).await;
+        }
+        tracing::info!("stopping");
+        step(shard, Step::Drain).await?;
+        controller.stop();
+        step(shard, Step::CloseEngine).await?;
+        self.data_dir
+            .mark_clean(broker_epoch)
+            .map_err(|error| StartFailure::Storage(format!("clean-shutdown marker: {error}")))?;
+        tracing::info!("stopped; everything is on disk");
+        Ok(())
+    }
+
+    async fn start(&self, shard: &Rc<Shard>) -> Result<(Rc<Controller>, i64, Ready), StartFailure> {
+        let controller = load_metadata(shard).await?;
+        let image = controller.image();
+        join_all(shard.shards().map(|to| shard.publish(to, image.clone()))).await;
+        step(shard, Step::SyncRecovered).await?;
+        step(shard, Step::StartJournal).await?;
+        controller
+            .start(shard, &self.data_dir.identity.cluster_id)
+            .await
+            .map_err(|error| StartFailure::Metadata(error.to_string()))?;
+
+        let failed = |error| StartFailure::Listen {
+            address: self.address.to_string(),
+            error,
+        };
+        let listener = shard.rt.listen(self.address).map_err(failed)?;
+        let address = listener.local_addr();
+        let broker_epoch = self.register(shard, address.port()).await?;
+        net::serve(shard, listener);
+        let others = shard.shards().filter(|id| *id != shard.id);
+        for listening in join_all(others.map(|to| shard.step(to, Step::Listen(address)))).await {
+            listening
+                .unwrap_or_else(|| Err("a shard ended".to_owned()))
+                .map_err(|error| failed(io::Error::other(error)))?;
+        }
+        let http = self.serve_http(shard, address)?;
+        let ready = Ready {
+            address,
+            http,
+            partitions: shard
+                .image()
+                .topics
+                .values()
+                .map(|t| t.partitions.len())
+                .sum(),
+        };
+        Ok((controller, broker_epoch, ready))
+    }
+
+    async fn register(&self, shard: &Rc<Shard>, bound_port: u16) -> Result<i64, StartFailure> {
+        let advertised = &shard.config.endpoints.advertised;
+        let directory_id = TopicId::parse(&self.data_dir.identity.directory_id);
+        let directory_id = directory_id.ok_or_else(|| {
+            StartFailure::Metadata("meta.properties: directory.id is not an id".to_owned())
+        })?;
+        let registration = controller::Registration {
+            id: shard.config.node_id,
+            incarnation: *uuid::Uuid::new_v4().as_bytes(),
+            storage_id: directory_id.0,
+            clean_epoch: self.data_dir.clean_epoch,
+            host: advertised.host.clone(),
+            port: match advertised.port {
+                0 => bound_port,
+                port => port,
+            },
+            rack: shard.config.rack.clone(),
+        };
+        let request = controller::Request::RegisterBroker(registration);
+        match shard.control(request).await {
+            Some(controller::Reply::RegisterBroker(epoch)) => Ok(epoch),
+            Some(controller::Reply::Refused(refusal)) => {
+                Err(StartFailure::Metadata(format!("registration: {refusal:?}")))
+            }
+            other => unreachable!("a registration is answered in kind, not by {other:?}"),
+        }
+    }
+
+    fn serve_http(
+        &self,
+        shard: &Rc<Shard>,
+        address: SocketAddr,
+    ) -> Result<Option<SocketAddr>, StartFailure> {
+        let Some(port) = shard.config.http_port else {
+            return Ok(None);
+        };
+        let wanted = SocketAddr::new(address.ip(), port);
+        let failed = |error| StartFailure::Listen {
+            address: format!("{wanted} (forebay.http.port)"),
+            error,
+        };
+        if port != 0 {
+            TcpListener::bind(wanted).map_err(failed)?;
+        }
+        let listener = shard.rt.listen(wanted).map_err(failed)?;
+        let bound = listener.local_addr();
+        let serve = net::http::serve(shard.clone(), listener);
+        shard.rt.spawn(Class::Housekeeping, serve).detach();
+        Ok(Some(bound))
+    }
+}
+
+async fn load_metadata(shard: &Rc<Shard>) -> Result<Rc<Controller>, StartFailure> {
+    let storage = |error: &dyn std::fmt::Display| StartFailure::Storage(error.to_string());
+    let log = shard
+        .engine
+        .open_log(meta::METADATA_LOG, meta::log_name(), meta::log_config())
+        .await
+        .map_err(|error| storage(&error))?;
+    let partition = shard.adopt(log, LeaderEpoch(0));
+    let controller = Controller::load(
+        shard.rt.clone(),
+        shard.engine.clone(),
+        shard.config.clone(),
+        partition,
+    )
+    .await
+    .map_err(|fault| storage(&fault))?;
+    shard.install_controller(controller.clone());
+    Ok(controller)
+}
+
+/// Has all shards take a step; the first failure counts.
+async fn step(shard: &Rc<Shard>, step: Step) -> Result<(), StartFailure> {
+    let steps = shard.shards().map(|to| shard.step(to, step));
+    for (id, outcome) in join_all(steps).await.into_iter().enumerate() {
+        let outcome = outcome.unwrap_or_else(|| Err("ended".to_owned()));
+        outcome.map_err(|error| StartFailure::Storage(format!("shard {id}: {error}")))?;
+    }
+    Ok(())
+}
