@@ -122,7 +122,7 @@ where
     for seed in 0..5 {
         let test = test.clone();
         sim::run(seed, Disk::default(), move |rt| async move {
-            let dir = PathBuf::from("data");
+            let dir = PathBuf::from("/data");
             rt.create_dir_all(&dir)
                 .await
                 .expect("create the data directory");
