@@ -111,15 +111,12 @@ impl Inner {
         let interval = Duration::from_millis(self.config.retention_check_interval_ms);
         let mut next_check = self.after(interval);
         loop {
-            let now = self.shared.rt.now();
+            let added = self.shared.deletion_added.listen();
             let due = self
                 .next_deletion()
                 .map_or(next_check, |due| due.min(next_check));
-            let wait = Duration::from_nanos(due.0.saturating_sub(now.0));
-            self.shared
-                .rt
-                .sleep(wait.max(Duration::from_millis(1)))
-                .await;
+            let wait = Duration::from_nanos(due.0.saturating_sub(self.shared.rt.now().0));
+            self.shared.rt.timeout(wait, added).await;
             self.remove_due_files().await;
             if self.shared.rt.now() >= next_check {
                 self.check_retention().await;

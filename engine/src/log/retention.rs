@@ -182,6 +182,7 @@ impl LogInner {
                     .push_back(Deletion { due, path: deleted });
             }
         }
+        self.shared.deletion_added.notify_all();
         durable::sync_dir(rt, &self.dir).await?;
         tracing::info!(log = %self.name, segments = removed.len(), log_start = %self.state.borrow().marks.log_start, "deleted segments");
         self.shared

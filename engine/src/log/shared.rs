@@ -86,6 +86,7 @@ pub struct Shared {
     pub progress: Progress,
     pub checkpoints: CheckpointRequests,
     pub deletions: RefCell<VecDeque<Deletion>>,
+    pub deletion_added: Notify,
     next_log_key: Cell<u64>,
 }
 
@@ -110,6 +111,7 @@ impl Shared {
             progress: Progress::default(),
             checkpoints: CheckpointRequests::default(),
             deletions: RefCell::default(),
+            deletion_added: Notify::new(),
             next_log_key: Cell::new(0),
         })
     }

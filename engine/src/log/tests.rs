@@ -1,5 +1,6 @@
 //! Tests of logs through the engine, on both back ends.
 
+mod changes;
 mod crash;
 mod recovery;
 
@@ -177,6 +178,13 @@ fn everything(log: &Log) -> ReadLimit {
         below: log.marks().log_end,
         bytes_max: 1 << 20,
         at_least_one: true,
+    }
+}
+
+/// Waits until so many segments are complete in their files.
+async fn sealed(rig: &Rig, engine: &Engine, count: u64) {
+    while engine.stats().segments_sealed < count {
+        rig.rt.sleep(std::time::Duration::from_millis(1)).await;
     }
 }
 
@@ -396,4 +404,161 @@ async fn check_limits(log: &Log, one: usize) {
             assert_eq!(fetched.next, None, "{case:?}");
         }
     }
+}
+
+#[test]
+fn a_repeated_batch_gets_the_offsets_of_its_first_time() {
+    on_both("duplicates", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..8 {
+            let appended = log
+                .append(from_producer(7, 2 * n, 2), EPOCH)
+                .expect("append");
+            assert!(!appended.duplicate);
+        }
+        let check = |log: &Log| {
+            let again = log.append(from_producer(7, 10, 2), EPOCH).expect("append");
+            assert!(again.duplicate);
+            assert_eq!(
+                (again.base_offset, again.last_offset),
+                (Offset::new(10), Offset::new(11))
+            );
+            let gap = log.append(from_producer(7, 18, 2), EPOCH);
+            let expected = matches!(
+                gap,
+                Err(AppendError::OutOfOrderSequence {
+                    expected: 16,
+                    got: 18
+                })
+            );
+            assert!(expected, "{gap:?}");
+            assert_eq!(log.marks().log_end, Offset::new(16));
+        };
+        check(&log);
+        counted(&engine, &log, Offset::new(16)).await;
+        engine.close().await.expect("close");
+        let (engine, log) = rig.start(config()).await;
+        check(&log);
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn timestamps_are_found_in_segments_and_in_the_tail() {
+    on_both("timestamps", |rig| async move {
+        let mut config = config();
+        config.segment_bytes = 100_000;
+        let (engine, log) = rig.start(config.clone()).await;
+        for n in 0..200 {
+            log.append(batch_at(stamp(n), 5, 500), EPOCH)
+                .expect("append");
+        }
+        counted(&engine, &log, Offset::new(1000)).await;
+        check_timestamps(&log).await;
+        engine.close().await.expect("close");
+        let (engine, log) = rig.start(config).await;
+        check_timestamps(&log).await;
+        engine.close().await.expect("close");
+    });
+}
+
+/// First timestamp of the n-th batch of five: they rise by 10, but every fourth batch is late.
+fn stamp(n: i64) -> i64 {
+    if n % 4 == 3 { 10 * (n - 3) } else { 10 * n }
+}
+
+async fn check_timestamps(log: &Log) {
+    let all: Vec<(i64, i64)> = (0..200)
+        .flat_map(|n| (0..5).map(move |record| (5 * n + record, stamp(n) + record)))
+        .collect();
+    for below in [1000, 333, 5, 0] {
+        for timestamp in [-1, 0, 1, 4, 7, 30, 995, 1500, 1980, 1984, 1985, 5000] {
+            let expected = all
+                .iter()
+                .find(|(offset, at)| *offset < below && *at >= timestamp);
+            let below = Offset::new(below / 5 * 5);
+            let found = log
+                .find_timestamp(Timestamp(timestamp), below)
+                .await
+                .expect("find");
+            let found = found.map(|found| (found.offset.get(), found.timestamp.0));
+            let expected = expected
+                .copied()
+                .filter(|(offset, _)| *offset < below.get());
+            assert_eq!(found, expected, "timestamp {timestamp} below {below}");
+        }
+        let below = Offset::new(below / 5 * 5);
+        let max = all
+            .iter()
+            .filter(|(offset, _)| *offset < below.get())
+            .max_by_key(|(offset, at)| (*at, -offset));
+        let found = log.find_max_timestamp(below).await.expect("find");
+        let found = found.map(|found| (found.offset.get(), found.timestamp.0));
+        assert_eq!(found, max.copied(), "max below {below}");
+    }
+}
+
+#[test]
+fn appends_are_refused_while_too_much_waits_for_the_disk() {
+    on_both("busy", |mut rig| async move {
+        rig.engine.tail_bytes_max = 300_000;
+        let (engine, log) = rig.start(config()).await;
+        let mut taken = 0;
+        let refused = loop {
+            match log.append(batch_at(taken, 1, 20_000), EPOCH) {
+                Ok(_) => taken += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, AppendError::Busy), "{refused}");
+        assert_eq!(taken, 14, "as many as the budget has room for");
+        let mut appended = 0;
+        while appended < 100 {
+            let room = engine.room().listen();
+            if log.has_room(20_100) {
+                log.append(batch_at(appended, 1, 20_000), EPOCH)
+                    .expect("there is room");
+                appended += 1;
+            } else {
+                room.await;
+            }
+            let stats = engine.stats();
+            assert!(stats.tail_unflushed_bytes <= 300_000, "{stats:?}");
+        }
+        counted(&engine, &log, Offset::new(taken + 100)).await;
+        assert_eq!(read_all(&log, Offset::ZERO).await.len() as i64, taken + 100);
+        assert!(engine.stats().tail_bytes <= 300_000 + 100_000);
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn many_logs_share_commits_and_report_together() {
+    on_both("many", |rig| async move {
+        let (engine, logs) = rig.start_logs(50, config()).await;
+        for round in 0..4 {
+            for log in &logs {
+                log.append(batch_at(round, 1, 100), EPOCH).expect("append");
+            }
+            for log in &logs {
+                counted(&engine, log, Offset::new(round + 1)).await;
+            }
+        }
+        let stats = engine.stats();
+        assert!(
+            stats.journal_commits <= 12,
+            "{} commits",
+            stats.journal_commits
+        );
+        assert_eq!(stats.segment_writes, 0);
+        engine.delete_log(logs[7].id()).await.expect("delete");
+        assert!(engine.log(logs[7].id()).is_none());
+        engine.close().await.expect("close");
+        let listed = rig.rt.list_dir(&rig.engine.data_dir).await.expect("list");
+        let dirs = listed
+            .iter()
+            .filter(|entry| entry.name.starts_with("t-"))
+            .count();
+        assert_eq!(dirs, 49);
+    });
 }

@@ -1,0 +1,183 @@
+//! What takes parts of a log away: truncation, DeleteRecords, retention; and what begins a new segment.
+
+use super::*;
+
+#[test]
+fn a_cut_takes_batches_epochs_and_producers_along() {
+    on_both("truncate", |rig| async move {
+        let mut config = config();
+        config.segment_bytes = 4000;
+        let (engine, log) = rig.start(config.clone()).await;
+        for n in 0..30 {
+            let batch = build_for_cut(n);
+            log.append(batch, LeaderEpoch(n / 10)).expect("append");
+        }
+        counted(&engine, &log, Offset::new(60)).await;
+        log.set_high_watermark(Offset::new(20));
+        sealed(&rig, &engine, 3).await;
+        // In the middle of a batch: all of it goes.
+        log.truncate_to(Offset::new(27)).await.expect("truncate");
+        check_cut(&log).await;
+        let last = rig.names(".log").await.pop().expect("a segment");
+        assert!(
+            last < format!("{:020}.log", 26),
+            "files above the cut are gone: {last}"
+        );
+        engine.close().await.expect("close");
+        let (engine, log) = rig.start(config).await;
+        check_cut(&log).await;
+        let appended = log
+            .append(build_for_cut(13), LeaderEpoch(5))
+            .expect("append");
+        assert_eq!(appended.base_offset, Offset::new(26));
+        counted(&engine, &log, Offset::new(28)).await;
+        assert_eq!(
+            offsets(&read_all(&log, Offset::ZERO).await).last(),
+            Some(&26)
+        );
+        engine.close().await.expect("close");
+    });
+}
+
+/// Two records of 200 bytes from producer 1, in sequence.
+fn build_for_cut(n: i32) -> ValidBatch {
+    let builder = BatchBuilder::new(Codec::None).producer(ProducerId(1), ProducerEpoch(0), 2 * n);
+    build(builder, i64::from(n), 2, 200)
+}
+
+async fn check_cut(log: &Log) {
+    assert_eq!(log.marks().log_end, Offset::new(26));
+    assert_eq!(
+        offsets(&read_all(log, Offset::ZERO).await),
+        Vec::from_iter((0..13).map(|n| 2 * n))
+    );
+    assert_eq!(log.latest_epoch(), Some(LeaderEpoch(1)));
+    assert_eq!(
+        log.end_of_epoch(LeaderEpoch(0)),
+        Some((LeaderEpoch(0), Offset::new(20)))
+    );
+    assert_eq!(
+        log.end_of_epoch(LeaderEpoch(1)),
+        Some((LeaderEpoch(1), Offset::new(26)))
+    );
+    let producers = log.producers();
+    assert_eq!(producers.len(), 1);
+    assert_eq!((producers[0].2, producers[0].3), (25, Offset::new(25)));
+    let limit = everything(log);
+    let beyond = log.read(Offset::new(27), limit).await;
+    assert!(
+        matches!(beyond, Err(ReadError::OutOfRange { .. })),
+        "{beyond:?}"
+    );
+}
+
+#[test]
+fn deleting_records_moves_the_start_and_removes_whole_segments() {
+    on_both("delete", |rig| async move {
+        let mut config = config();
+        config.segment_bytes = 4000;
+        config.file_delete_delay_ms = 20;
+        let (engine, log) = rig.start(config.clone()).await;
+        for n in 0..30 {
+            log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+        }
+        counted(&engine, &log, Offset::new(30)).await;
+        log.set_high_watermark(Offset::new(25));
+        sealed(&rig, &engine, 4).await;
+        let size = log.size_bytes();
+        let segments = rig.names(".log").await;
+        assert_eq!(
+            log.delete_to(Offset::new(12)).await.expect("delete"),
+            Offset::new(12)
+        );
+        assert!(log.size_bytes() < size);
+        let left = rig.names(".log").await;
+        assert!(left.len() < segments.len());
+        let base: i64 = left[0]
+            .trim_end_matches(".log")
+            .parse()
+            .expect("a base offset");
+        assert!(
+            (1..=12).contains(&base),
+            "the segment that holds the start stays: {left:?}"
+        );
+        let below = log.read(Offset::new(11), everything(&log)).await;
+        assert!(
+            matches!(below, Err(ReadError::OutOfRange { .. })),
+            "{below:?}"
+        );
+        assert_eq!(
+            offsets(&read_all(&log, Offset::new(12)).await),
+            Vec::from_iter(12..30)
+        );
+        // Not past the high watermark.
+        assert_eq!(
+            log.delete_to(Offset::new(28)).await.expect("delete"),
+            Offset::new(25)
+        );
+        while !rig.names(".deleted").await.is_empty() {
+            rig.rt.sleep(std::time::Duration::from_millis(5)).await;
+        }
+        engine.close().await.expect("close");
+        let (engine, log) = rig.start(config).await;
+        assert_eq!(log.marks().log_start, Offset::new(25));
+        assert_eq!(
+            offsets(&read_all(&log, Offset::new(25)).await),
+            Vec::from_iter(25..30)
+        );
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn retention_rolls_what_is_over_age_and_deletes_it() {
+    on_both("retention", |mut rig| async move {
+        rig.engine.retention_check_interval_ms = 5;
+        let mut config = config();
+        config.segment_bytes = 4000;
+        config.retention_ms = Some(60_000);
+        let (engine, log) = rig.start(config).await;
+        let now = rig.rt.wall_clock().0;
+        for n in 0..30 {
+            log.append(batch_at(now - 100_000 + n, 1, 500), EPOCH)
+                .expect("append");
+        }
+        counted(&engine, &log, Offset::new(30)).await;
+        log.set_high_watermark(Offset::new(30));
+        while log.marks().log_start < Offset::new(30) {
+            rig.rt.sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let appended = log.append(batch_at(now, 1, 500), EPOCH).expect("append");
+        assert_eq!(appended.base_offset, Offset::new(30));
+        counted(&engine, &log, Offset::new(31)).await;
+        log.set_high_watermark(Offset::new(31));
+        rig.rt.sleep(std::time::Duration::from_millis(30)).await;
+        assert_eq!(
+            log.marks().log_start,
+            Offset::new(30),
+            "what is young stays"
+        );
+        assert_eq!(rig.names(".log").await, ["00000000000000000030.log"]);
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn segments_roll_by_the_time_between_batches() {
+    on_both("roll-time", |rig| async move {
+        let mut config = config();
+        config.segment_ms = 1000;
+        let (engine, log) = rig.start(config).await;
+        for timestamp in [5000, 5500, 6000, 6001, 6500, 7002, 100] {
+            log.append(batch_at(timestamp, 1, 10), EPOCH)
+                .expect("append");
+        }
+        counted(&engine, &log, Offset::new(7)).await;
+        engine.close().await.expect("close");
+        let bases: Vec<String> = [0, 3, 5]
+            .iter()
+            .map(|base| format!("{base:020}.log"))
+            .collect();
+        assert_eq!(rig.names(".log").await, bases);
+    });
+}
