@@ -62,9 +62,9 @@ pub struct EngineConfig {
 /// [`Engine::sync_recovered`], and after another barrier [`Engine::start_journal`]: only from then on may logs be appended to,
 /// since it is what lets old journals be overwritten.
 #[derive(Clone)]
-pub struct Engine(Rc<Inner>);
+pub struct Engine(pub(crate) Rc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     shared: Rc<Shared>,
     config: EngineConfig,
     logs: RefCell<HashMap<LogId, Rc<LogInner>>>,

@@ -8,7 +8,7 @@ use std::{future::Future, path::PathBuf};
 
 use super::*;
 use crate::{
-    Engine, EngineConfig,
+    Engine, EngineConfig, OpenError,
     batch::{BatchBuilder, BatchHeader, Codec, validate},
     rt::{
         Rt,

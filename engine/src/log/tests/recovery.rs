@@ -1,1 +1,338 @@
-//! Recovery, row by row.
+//! Recovery, row by row: what segment and journal hold is arranged byte by byte, then the log is opened.
+
+use super::*;
+use crate::{
+    checkpoint,
+    log::recovery::{Decision, InJournal, InSegment, Start, decide, start},
+    rt::{File, OpenMode, buf::ALIGNMENT},
+    segment::{FileKind, writer::patch},
+};
+
+#[test]
+fn the_table() {
+    use Decision::{Keep, Restore, Stop};
+    use InJournal::{Absent, Other, Same};
+    use InSegment::{Broken, Valid};
+    let rows = [
+        (Valid, Absent, Keep),
+        (Valid, Same, Keep),
+        (Valid, Other, Restore),
+        (Broken, Other, Restore),
+        (Broken, Absent, Stop),
+    ];
+    for (segment, journal, decision) in rows {
+        assert_eq!(
+            decide(segment, journal),
+            decision,
+            "{segment:?}, {journal:?}"
+        );
+    }
+}
+
+/// A stopped run: six batches of one record, the first two synced by a checkpoint, all of them committed to the journal. The
+/// segment's file holds as many as were written behind.
+async fn stopped(rig: &Rig) -> Vec<Bytes> {
+    let (engine, log) = rig.start(config()).await;
+    for n in 0..2 {
+        log.append(batch_at(n, 1, 700), EPOCH).expect("append");
+    }
+    counted(&engine, &log, Offset::new(2)).await;
+    log.0
+        .shared
+        .checkpoints
+        .complete()
+        .await
+        .expect("checkpoint");
+    for n in 2..6 {
+        log.append(batch_at(n, 1, 700), EPOCH).expect("append");
+    }
+    counted(&engine, &log, Offset::new(6)).await;
+    let batches = read_all(&log, Offset::ZERO).await;
+    engine.0.stop_background().await;
+    batches.into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// What stands in the segment's file where batches 2 to 5 belong.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Nothing,
+    Right,
+    /// One bit is wrong.
+    Rotten,
+    /// Another batch with the right offset and CRC.
+    Different,
+    /// Another batch with the offset before.
+    WrongOffset,
+    OlderEpoch,
+}
+
+async fn segment_file(rig: &Rig) -> File {
+    let path = rig.log_dir().join("00000000000000000000.log");
+    rig.rt
+        .open(&path, OpenMode::ReadWrite)
+        .await
+        .expect("open the segment")
+}
+
+async fn arrange(rig: &Rig, batches: &[Bytes], parts: [Part; 4]) {
+    let file = segment_file(rig).await;
+    let one = batches[0].len();
+    file.truncate((2 * one) as u64).await.expect("truncate");
+    for (at, part) in (2..).zip(parts) {
+        let offset = Offset::new(at as i64);
+        let bytes = match part {
+            Part::Nothing => continue,
+            Part::Right => batches[at].to_vec(),
+            Part::Rotten => {
+                let mut bytes = batches[at].to_vec();
+                bytes[one / 2] ^= 4;
+                bytes
+            }
+            Part::Different => batch_at(99, 1, 700).assign(offset, EPOCH).1.to_vec(),
+            Part::WrongOffset => {
+                let before = Offset::new(at as i64 - 1);
+                batch_at(99, 1, 700).assign(before, EPOCH).1.to_vec()
+            }
+            Part::OlderEpoch => {
+                let older = LeaderEpoch(EPOCH.0 - 1);
+                batch_at(99, 1, 700).assign(offset, older).1.to_vec()
+            }
+        };
+        let position = (at * one) as u64;
+        patch(&rig.rt, &file, position, &bytes)
+            .await
+            .expect("write");
+    }
+    file.sync().await.expect("sync");
+}
+
+/// Whether the journal of the run is there when the log is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JournalIs {
+    There,
+    Gone,
+}
+
+async fn check(rig: &Rig, parts: [Part; 4], journal: JournalIs, end: i64, kept: &[i64]) {
+    let case = format!("{parts:?}, journal {journal:?}");
+    let batches = stopped(rig).await;
+    arrange(rig, &batches, parts).await;
+    if journal == JournalIs::Gone {
+        let dir = rig.engine.data_dir.join("journal");
+        rig.rt
+            .remove_dir_all(&dir)
+            .await
+            .expect("remove the journal");
+    }
+    // Twice: what recovery makes of it is found as such by the next one.
+    for round in 0..2 {
+        let (engine, log) = rig.start(config()).await;
+        assert_eq!(log.marks().log_end.get(), end, "{case}, round {round}");
+        assert_eq!(log.marks().counted_end.get(), end, "{case}, round {round}");
+        let found = read_all(&log, Offset::ZERO).await;
+        assert_eq!(found.len() as i64, end, "{case}");
+        for (at, (_, bytes)) in found.iter().enumerate() {
+            let is_original = *bytes == batches[at];
+            assert_eq!(
+                is_original,
+                kept.contains(&(at as i64)),
+                "{case}: batch {at}"
+            );
+        }
+        engine.0.stop_background().await;
+    }
+    let name = rig.log_dir();
+    rig.rt.remove_dir_all(&name).await.expect("remove the log");
+    for dir in ["journal", "checkpoint"] {
+        let dir = rig.engine.data_dir.join(dir);
+        rig.rt.remove_dir_all(&dir).await.expect("remove");
+    }
+}
+
+#[test]
+fn every_row_on_a_real_file() {
+    use JournalIs::{Gone, There};
+    use Part::{Different, Nothing, OlderEpoch, Right, Rotten, WrongOffset};
+    on_both("rows", |rig| async move {
+        const ALL: [i64; 6] = [0, 1, 2, 3, 4, 5];
+        // The segment has all, and the journal the same.
+        check(&rig, [Right, Right, Right, Right], There, 6, &ALL).await;
+        // The segment has all, and the journal nothing.
+        check(&rig, [Right, Right, Right, Right], Gone, 6, &ALL).await;
+        // The journal has what is missing, at the end and in the middle.
+        check(&rig, [Nothing, Nothing, Nothing, Nothing], There, 6, &ALL).await;
+        check(&rig, [Right, Right, Nothing, Nothing], There, 6, &ALL).await;
+        check(&rig, [Nothing, Right, Right, Right], There, 6, &ALL).await;
+        check(&rig, [Right, Rotten, Right, Right], There, 6, &ALL).await;
+        check(&rig, [Right, Right, Right, Rotten], There, 6, &ALL).await;
+        // The journal wins over another batch in the segment.
+        check(&rig, [Right, Different, Right, Right], There, 6, &ALL).await;
+        check(&rig, [Right, Right, WrongOffset, Right], There, 6, &ALL).await;
+        check(&rig, [Right, OlderEpoch, Right, Nothing], There, 6, &ALL).await;
+        // Without a journal the first gap ends the log.
+        check(&rig, [Nothing, Nothing, Nothing, Nothing], Gone, 2, &[0, 1]).await;
+        check(&rig, [Right, Nothing, Right, Right], Gone, 3, &[0, 1, 2]).await;
+        check(&rig, [Rotten, Right, Right, Right], Gone, 2, &[0, 1]).await;
+        check(
+            &rig,
+            [Right, Right, WrongOffset, Right],
+            Gone,
+            4,
+            &[0, 1, 2, 3],
+        )
+        .await;
+        check(&rig, [Right, OlderEpoch, Right, Right], Gone, 3, &[0, 1, 2]).await;
+        // What is whole and fits is kept, whoever wrote it.
+        check(
+            &rig,
+            [Right, Different, Right, Nothing],
+            Gone,
+            5,
+            &[0, 1, 2, 4],
+        )
+        .await;
+    });
+}
+
+#[test]
+fn where_the_walk_begins() {
+    on_both("start", |rig| async move {
+        let batches = stopped(&rig).await;
+        let dir = rig.engine.data_dir.join("checkpoint");
+        let all = checkpoint::load_all(&rig.rt, &dir).await.expect("load");
+        let known = all.log(identity(0).0).expect("the log").clone();
+        let position = 2 * batches[0].len() as u64;
+        assert_eq!(
+            (known.recovery_offset, known.recovery_position),
+            (Offset::new(2), position)
+        );
+        let (zero, ten) = (Offset::ZERO, Offset::new(10));
+        let from_checkpoint = Start::Checkpoint(zero, position);
+        let rows = [
+            (None, vec![(zero, 5000)], Start::Beginning),
+            (Some(&known), vec![(zero, position)], from_checkpoint),
+            (Some(&known), vec![(zero, 9000), (ten, 0)], from_checkpoint),
+            (Some(&known), vec![(zero, position - 1)], Start::Beginning),
+            (Some(&known), vec![(ten, 9000)], Start::Beginning),
+        ];
+        for (checkpoint, files, expected) in rows {
+            assert_eq!(start(checkpoint, &files), expected, "{files:?}");
+        }
+    });
+}
+
+#[test]
+fn without_a_checkpoint_everything_is_walked_and_nothing_lost() {
+    on_both("no-checkpoint", |rig| async move {
+        let mut config = config();
+        config.segment_bytes = 4000;
+        let (engine, log) = rig.start(config.clone()).await;
+        for n in 0..30 {
+            log.append(from_producer(5, 2 * n, 2), LeaderEpoch(n / 7))
+                .expect("append");
+        }
+        counted(&engine, &log, Offset::new(60)).await;
+        engine.close().await.expect("close");
+        let before = read_all(&log, Offset::ZERO).await;
+        let path = rig.engine.data_dir.join("checkpoint").join("shard-0");
+        rig.rt
+            .remove_file(&path)
+            .await
+            .expect("remove the checkpoint");
+        for name in rig.names(".fbi").await {
+            let path = rig.log_dir().join(name);
+            rig.rt.remove_file(&path).await.expect("remove an index");
+        }
+        let (engine, log) = rig.start(config).await;
+        assert_eq!(read_all(&log, Offset::ZERO).await, before);
+        assert_eq!(
+            log.end_of_epoch(LeaderEpoch(2)),
+            Some((LeaderEpoch(2), Offset::new(42)))
+        );
+        let producers = log.producers();
+        assert_eq!((producers[0].2, producers[0].3), (59, Offset::new(59)));
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn a_directory_of_another_topic_is_refused_and_leftovers_go() {
+    on_both("identity", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        log.append(batch_at(0, 1, 10), EPOCH).expect("append");
+        counted(&engine, &log, Offset::new(1)).await;
+        engine.close().await.expect("close");
+        for name in [
+            "00000000000000000007.log.deleted",
+            "00000000000000000000.fbi.tmp",
+            "notes.txt",
+        ] {
+            let path = rig.log_dir().join(name);
+            let file = rig.rt.open(&path, OpenMode::Create).await.expect("create");
+            file.write_at(rig.rt.alloc(ALIGNMENT), 0)
+                .await
+                .expect("write");
+        }
+        let engine = Engine::open(rig.rt.clone(), rig.engine.clone())
+            .await
+            .expect("open");
+        let (id, name) = identity(0);
+        let other = LogId {
+            topic_id: TopicId([9; 16]),
+            ..id
+        };
+        let refused = engine.open_log(other, name.clone(), config()).await;
+        let expected = id.topic_id.to_string();
+        assert!(
+            matches!(&refused, Err(OpenError::WrongIdentity { found, .. }) if *found == expected)
+        );
+        let log = engine.open_log(id, name, config()).await.expect("open");
+        assert_eq!(log.marks().log_end, Offset::new(1));
+        let listed = rig.rt.list_dir(&rig.log_dir()).await.expect("list");
+        let kinds = listed.iter().map(|entry| FileKind::of(&entry.name));
+        let leftover = |kind: &FileKind| matches!(kind, FileKind::Deleted | FileKind::Temporary);
+        assert_eq!(kinds.filter(leftover).count(), 0);
+        assert!(
+            listed.iter().any(|entry| entry.name == "notes.txt"),
+            "not ours, not touched"
+        );
+    });
+}
+
+#[test]
+fn a_rotten_batch_is_reported_and_the_rest_stays_readable() {
+    on_both("rotten", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..6 {
+            log.append(batch_at(n, 1, 700), EPOCH).expect("append");
+        }
+        counted(&engine, &log, Offset::new(6)).await;
+        engine.close().await.expect("close");
+        let one = batch_at(0, 1, 700).len() as u64;
+        let file = segment_file(&rig).await;
+        let exact = file.len().await.expect("length");
+        patch(&rig.rt, &file, 3 * one + 100, &[0xaa])
+            .await
+            .expect("write");
+        file.truncate(exact).await.expect("truncate");
+        let (engine, log) = rig.start(config()).await;
+        assert_eq!(
+            log.marks().log_end,
+            Offset::new(6),
+            "what was acked is not cut"
+        );
+        let before = log
+            .read(Offset::ZERO, everything(&log))
+            .await
+            .expect("read");
+        assert_eq!(before.next, Some(Offset::new(3)));
+        let at = log.read(Offset::new(3), everything(&log)).await;
+        assert!(
+            matches!(at, Err(ReadError::Fault(Fault::Corrupt { .. }))),
+            "{at:?}"
+        );
+        assert!(log.fault().is_none(), "the log stays online");
+        log.append(batch_at(0, 1, 10), EPOCH).expect("append");
+        engine.close().await.expect("close");
+    });
+}
