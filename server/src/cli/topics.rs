@@ -1,6 +1,6 @@
 //! `forebay topics`, alias `kafka-topics`.
 
-use std::{collections::BTreeMap, io::Write};
+use std::io::Write;
 
 use clap::{ArgGroup, Parser};
 use kafka_protocol::{
@@ -151,13 +151,11 @@ fn create(args: &TopicsArgs, client: &mut Client, out: &mut dyn Write) -> Result
         topic.assignments = assignments.collect();
     }
     let timeout_ms = client.request_timeout().as_millis() as i32;
-    let response = at_controller(client, |client, controller| {
-        let topic = topic.clone();
-        client.call(controller, 7, |_| {
-            CreateTopicsRequest::default()
-                .with_topics(vec![topic])
-                .with_timeout_ms(timeout_ms)
-        })
+    let controller = controller(client)?;
+    let response = client.call(controller, 7, |_| {
+        CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(timeout_ms)
     })?;
     for result in &response.topics {
         let message = result.error_message.as_deref().map(AsRef::as_ref);
@@ -211,13 +209,11 @@ fn alter(args: &TopicsArgs, client: &mut Client) -> Result<(), CliError> {
         return Ok(());
     }
     let timeout_ms = client.request_timeout().as_millis() as i32;
-    let response = at_controller(client, |client, controller| {
-        let topics = topics.clone();
-        client.call(controller, 3, |_| {
-            CreatePartitionsRequest::default()
-                .with_topics(topics)
-                .with_timeout_ms(timeout_ms)
-        })
+    let controller = controller(client)?;
+    let response = client.call(controller, 3, |_| {
+        CreatePartitionsRequest::default()
+            .with_topics(topics)
+            .with_timeout_ms(timeout_ms)
     })?;
     for result in &response.results {
         let message = result.error_message.as_deref().map(AsRef::as_ref);
@@ -235,17 +231,15 @@ fn delete(args: &TopicsArgs, client: &mut Client) -> Result<(), CliError> {
     }
     let names: Vec<_> = topics.iter().map(|topic| topic_name(&topic.name)).collect();
     let timeout_ms = client.request_timeout().as_millis() as i32;
-    let response = at_controller(client, |client, controller| {
-        let names = names.clone();
-        client.call(controller, 6, |version| {
-            let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms);
-            if version >= 6 {
-                let by_name = |name| DeleteTopicState::default().with_name(Some(name));
-                request.with_topics(names.into_iter().map(by_name).collect())
-            } else {
-                request.with_topic_names(names)
-            }
-        })
+    let controller = controller(client)?;
+    let response = client.call(controller, 6, |version| {
+        let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms);
+        if version >= 6 {
+            let by_name = |name| DeleteTopicState::default().with_name(Some(name));
+            request.with_topics(names.into_iter().map(by_name).collect())
+        } else {
+            request.with_topic_names(names)
+        }
     })?;
     for result in &response.responses {
         let message = result.error_message.as_deref().map(AsRef::as_ref);
@@ -367,18 +361,13 @@ fn existing(args: &TopicsArgs, client: &mut Client) -> Result<Vec<TopicInfo>, Cl
     Ok(topics)
 }
 
-/// Runs `call` at the controller, again if it has just moved.
-fn at_controller<T>(
-    client: &mut Client,
-    mut call: impl FnMut(&mut Client, Target) -> Result<T, ClientError>,
-) -> Result<T, ClientError> {
+/// Topics are made and unmade by the controller.
+fn controller(client: &mut Client) -> Result<Target, ClientError> {
     let metadata = client.metadata(Some(&[]), AutoCreate::Forbid)?;
-    let target = if metadata.controller >= 0 {
-        Target::Broker(metadata.controller)
-    } else {
-        Target::Any
-    };
-    call(client, target)
+    Ok(match metadata.controller {
+        id if id >= 0 => Target::Broker(id),
+        _ => Target::Any,
+    })
 }
 
 /// `1:2,2:3` is partition 0 on brokers 1 and 2, partition 1 on brokers 2 and 3.
@@ -389,9 +378,7 @@ fn parse_assignment(text: &str) -> Result<Vec<Vec<i32>>, CliError> {
         .map(|brokers| brokers.split(':').map(|id| id.trim().parse()).collect())
         .collect::<Result<_, _>>()
         .map_err(|_| bad())?;
-    let mut sizes: BTreeMap<usize, ()> = BTreeMap::new();
     for brokers in &partitions {
-        sizes.insert(brokers.len(), ());
         let mut distinct = brokers.clone();
         distinct.sort_unstable();
         distinct.dedup();
@@ -401,13 +388,15 @@ fn parse_assignment(text: &str) -> Result<Vec<Vec<i32>>, CliError> {
             ));
         }
     }
-    if sizes.len() == 1 {
-        Ok(partitions)
-    } else {
-        Err(CliError::failed(
+    if partitions
+        .iter()
+        .any(|brokers| brokers.len() != partitions[0].len())
+    {
+        return Err(CliError::failed(
             "all partitions must have the same number of replicas",
-        ))
+        ));
     }
+    Ok(partitions)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use kafka_protocol::messages::{
 };
 
 use super::{
-    AutoCreate, Client, ClientError, Target, TopicPartition, group::parse_assignment, group_id,
-    topic_name,
+    AutoCreate, Client, ClientError, Target, TopicPartition, assignment::parse_assignment,
+    group_id, topic_name,
 };
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! Promises: the highest version both sides know, bounded frames, a timeout on every wait, errors that name the
 //! broker. Does not: run in the background, keep more than one connection per broker, or do TLS and SASL.
 
+mod assignment;
 pub mod config;
 mod connection;
 mod error;
