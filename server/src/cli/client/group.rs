@@ -127,7 +127,7 @@ impl Membership {
         }
     }
 
-    /// Commits the offset of the next record to read, per partition.
+    /// Commits the offset of the next record to read, per partition. Tries again while the coordinator is away.
     pub fn commit(
         &mut self,
         client: &mut Client,
@@ -136,18 +136,26 @@ impl Membership {
         if offsets.is_empty() || self.generation < 0 {
             return Ok(Standing::Member);
         }
-        let outcome = self.at_coordinator(client).and_then(|target| {
+        let outcome = client.retry(|client| {
+            let target = self.at_coordinator(client)?;
             let instance_id = self.instance_id();
-            client.commit_offsets(target, &self.config.group, offsets, |request, version| {
+            let identify = |request: &mut OffsetCommitRequest, version| {
                 request.generation_id_or_member_epoch = self.generation;
                 request.member_id = str_bytes(&self.member_id);
                 if version >= 7 {
                     request.group_instance_id = instance_id;
                 }
-            })
+            };
+            let outcome = client.commit_offsets(target, &self.config.group, offsets, identify);
+            if outcome.as_ref().is_err_and(ClientError::is_retriable) {
+                self.coordinator = None;
+            }
+            outcome
         });
         match outcome {
             Ok(()) => Ok(Standing::Member),
+            // Tried for long enough: the caller must know that it is not committed.
+            Err(error) if error.is_retriable() => Err(error),
             Err(error) => self.standing_after(error),
         }
     }
@@ -262,9 +270,10 @@ impl Membership {
                 self.forget_member();
                 Ok(Standing::Rejoin)
             }
+            // A coordinator that moved or restarted knows us still; if not, it will say so.
             _ if error.is_retriable() => {
                 self.coordinator = None;
-                Ok(Standing::Rejoin)
+                Ok(Standing::Member)
             }
             _ => Err(error),
         }
