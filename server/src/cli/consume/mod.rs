@@ -56,12 +56,16 @@ forebay consume --topic first\n  \
 forebay consume --topic first --from-beginning --max-messages 10\n  \
 forebay consume --topic first --group billing --formatter-property print.key=true\n  \
 forebay consume --topic first --partition 0 --offset 42\n\n\
-Formatter properties (default): print.timestamp=false, print.partition=false, print.offset=false, print.epoch=false,\n\
-print.headers=false, print.key=false, print.value=true, key.separator=\\t, line.separator=\\n, headers.separator=,\n\
-null.literal=null, key.deserializer, value.deserializer, headers.deserializer (String, ByteArray, Short, Integer, Long,\n\
-Float, Double, Boolean).\n\
-Client properties: auto.commit.interval.ms, auto.offset.reset, client.id, enable.auto.commit, group.id,\n\
-group.instance.id, heartbeat.interval.ms, isolation.level, request.timeout.ms, session.timeout.ms."
+Formatter properties and their defaults:\n  \
+print.timestamp=false print.partition=false print.offset=false\n  \
+print.epoch=false print.headers=false print.key=false print.value=true\n  \
+key.separator=\\t line.separator=\\n headers.separator=, null.literal=null\n  \
+key.deserializer, value.deserializer, headers.deserializer: String, ByteArray,\n  \
+Short, Integer, Long, Float, Double or Boolean\n\n\
+Client properties:\n  \
+auto.commit.interval.ms auto.offset.reset client.id enable.auto.commit\n  \
+group.id group.instance.id heartbeat.interval.ms isolation.level\n  \
+request.timeout.ms session.timeout.ms"
 )]
 pub struct ConsumeArgs {
     #[command(flatten)]

@@ -46,10 +46,12 @@ const CLIENT_PROPERTIES: [&str; 8] = [
 forebay produce --topic first\n  \
 forebay produce --topic first --reader-property parse.key=true --reader-property key.separator=:\n  \
 forebay produce --topic first --compression-codec zstd < lines.txt\n\n\
-Reader properties (default): parse.key=false, key.separator=\\t, parse.headers=false, headers.delimiter=\\t,\n\
-headers.separator=, headers.key.separator=: null.marker (none), ignore.error=false.\n\
-Client properties: acks, batch.size, client.id, compression.type, enable.idempotence, linger.ms, max.block.ms,\n\
-request.timeout.ms, retries, retry.backoff.ms.")]
+Reader properties and their defaults:\n  \
+parse.key=false key.separator=\\t parse.headers=false headers.delimiter=\\t\n  \
+headers.separator=, headers.key.separator=: null.marker (none) ignore.error=false\n\n\
+Client properties:\n  \
+acks batch.size client.id compression.type enable.idempotence linger.ms\n  \
+max.block.ms request.timeout.ms retries retry.backoff.ms")]
 pub struct ProduceArgs {
     #[command(flatten)]
     connect: ConnectArgs,
