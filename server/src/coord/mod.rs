@@ -1,11 +1,12 @@
 //! Coordinators: a request becomes (records, reply); the reply leaves after the records are durable; replay is the same code.
 //!
 //! Read in this order: [`group`] (the pure state machine of consumer groups: no I/O, no clock, no waiting), [`records`] (what it
-//! writes to `__consumer_offsets`, in Kafka's own formats), [`log`] (those records as batches, there and back), [`timers`], [`runtime`]
-//! (one coordinator per owned partition).
+//! writes to `__consumer_offsets`, in Kafka's own formats), [`log`] (those records as batches, there and back), [`timers`],
+//! `coordinator` (one partition, and who waits for what), [`runtime`] (all of a shard).
 
 use forebay_engine::PartitionIndex;
 
+mod coordinator;
 pub mod group;
 pub mod log;
 pub mod records;

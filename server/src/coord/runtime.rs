@@ -7,12 +7,12 @@
 //! When an append fails, the machine is ahead of its log: the coordinator is dropped, whoever waits is refused, and the next
 //! request reads the log again (unless the log itself is offline, which only an operator can change).
 //!
-//! Bounds: memory of all groups of the shard ([`MEMORY_SHARE`]), appends that wait for room ([`BATCHES_IN_LINE_MAX`]), and by
+//! Bounds: memory of all groups of the shard ([`MEMORY_SHARE`]), appends that wait for room (see `coordinator`), and by
 //! that of the requests in flight, who wait here.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -23,12 +23,13 @@ use forebay_engine::{
     batch::ValidBatch,
     rt::{
         Class, Instant,
-        local::{Notify, OneshotSender, oneshot},
+        local::{Notify, oneshot},
     },
 };
 
 use super::{
     OFFSETS_TOPIC,
+    coordinator::{Answer, Coordinator, Phase},
     group::{
         Context, Event, GroupError, GroupFilter, Machine, Reply, Request, Rules, TimerChange,
         TimerKey, Token, Verb,
@@ -37,17 +38,10 @@ use super::{
     records::Record,
     timers::Timers,
 };
-use crate::{
-    config::Config,
-    meta::Image,
-    partition::{Partition, Turn},
-    shard::Shard,
-};
+use crate::{config::Config, meta::Image, partition::Turn, shard::Shard};
 
 /// Groups may take this part of the broker's memory: one over it.
 const MEMORY_SHARE: u64 = 32;
-/// Batches of one coordinator that wait for room in the log; beyond this, requests are refused for the moment.
-const BATCHES_IN_LINE_MAX: u64 = 1024;
 const NANOS_PER_MS: u64 = 1_000_000;
 
 #[derive(Default)]
@@ -71,40 +65,6 @@ enum Alarm {
         key: TimerKey,
     },
     ExpireOffsets,
-}
-
-/// One partition's groups.
-struct Coordinator {
-    index: PartitionIndex,
-    partition: Rc<Partition>,
-    phase: RefCell<Phase>,
-    waiting: RefCell<HashMap<Token, OneshotSender<Answer>>>,
-    /// Batches given to the partition, and those of them that it has appended; the rest waits for room.
-    batches_given: Cell<u64>,
-    batches_appended: Cell<u64>,
-    /// Where the last of the appended ones ends.
-    appended_end: Cell<Offset>,
-    appended: Notify,
-}
-
-enum Phase {
-    Loading,
-    Active(Machine),
-    Failed,
-}
-
-/// A reply, and what must be committed before it may leave.
-struct Answer {
-    reply: Reply,
-    after: After,
-}
-
-#[derive(Clone, Copy)]
-enum After {
-    /// Everything below this offset.
-    End(Offset),
-    /// The batch of this number, which still waits for room.
-    Batch(u64),
 }
 
 impl Coordinators {
@@ -217,10 +177,7 @@ impl Coordinators {
         machine: Machine,
     ) {
         self.bytes.set(self.bytes.get() + machine.bytes());
-        // What was read may not be committed yet.
-        let end = coordinator.partition.log.marks().log_end;
-        coordinator.appended_end.set(end);
-        coordinator.phase.replace(Phase::Active(machine));
+        coordinator.on_loaded(machine);
         self.step(shard, coordinator, Event::Loaded);
     }
 
@@ -275,8 +232,7 @@ impl Coordinators {
         coordinator: &Rc<Coordinator>,
         batch: ValidBatch,
     ) -> Result<(), String> {
-        let given = &coordinator.batches_given;
-        given.set(given.get() + 1);
+        coordinator.on_given();
         match coordinator.partition.append_in_turn(batch) {
             Turn::Done(Ok(appended)) => coordinator.on_appended(appended.last_offset.plus(1)),
             Turn::Done(Err(error)) => return Err(error.to_string()),
@@ -321,15 +277,13 @@ impl Coordinators {
     }
 
     fn retire(&self, coordinator: &Rc<Coordinator>) {
-        if let Phase::Active(machine) = coordinator.phase.replace(Phase::Failed) {
+        if let Some(machine) = coordinator.retire() {
             self.bytes.set(self.bytes.get() - machine.bytes());
             let index = coordinator.index;
             self.timers.borrow_mut().cancel_where(
                 |alarm| matches!(alarm, Alarm::Group { coordinator, .. } if *coordinator == index),
             );
         }
-        coordinator.waiting.take();
-        coordinator.appended.notify_all();
     }
 
     fn change_timers(&self, shard: &Shard, coordinator: PartitionIndex, changes: Vec<TimerChange>) {
@@ -405,83 +359,6 @@ impl Coordinators {
             .collect();
         if !gone.is_empty() {
             self.step_all(shard, &Event::TopicsDeleted(gone));
-        }
-    }
-}
-
-impl Coordinator {
-    fn new(index: PartitionIndex, partition: Rc<Partition>) -> Rc<Coordinator> {
-        Rc::new(Coordinator {
-            index,
-            partition,
-            phase: RefCell::new(Phase::Loading),
-            waiting: RefCell::default(),
-            batches_given: Cell::new(0),
-            batches_appended: Cell::new(0),
-            appended_end: Cell::new(Offset::ZERO),
-            appended: Notify::new(),
-        })
-    }
-
-    fn check_ready(&self) -> Result<(), GroupError> {
-        match &*self.phase.borrow() {
-            Phase::Loading => Err(GroupError::CoordinatorLoadInProgress),
-            Phase::Failed => Err(GroupError::CoordinatorNotAvailable),
-            // The disk is behind: try again a little later.
-            Phase::Active(_) if self.batches_in_line() >= BATCHES_IN_LINE_MAX => {
-                Err(GroupError::CoordinatorLoadInProgress)
-            }
-            Phase::Active(_) => Ok(()),
-        }
-    }
-
-    fn batches_in_line(&self) -> u64 {
-        self.batches_given.get() - self.batches_appended.get()
-    }
-
-    fn on_appended(&self, end: Offset) {
-        assert!(end > self.appended_end.get(), "appends come in order");
-        self.appended_end.set(end);
-        self.batches_appended.set(self.batches_appended.get() + 1);
-        assert!(self.batches_appended.get() <= self.batches_given.get());
-        self.appended.notify_all();
-    }
-
-    fn after_all_so_far(&self) -> After {
-        match self.batches_in_line() {
-            0 => After::End(self.appended_end.get()),
-            _ => After::Batch(self.batches_given.get()),
-        }
-    }
-
-    fn is_committed(&self, after: After) -> bool {
-        match after {
-            After::End(end) => self.partition.log.marks().high_watermark >= end,
-            After::Batch(_) => false,
-        }
-    }
-
-    /// `Err` when that can no longer be known.
-    async fn committed(&self, after: After) -> Result<(), ()> {
-        let end = match after {
-            After::End(end) => end,
-            After::Batch(number) => self.appended_through(number).await?,
-        };
-        // The partition's task reports the fault; here only the outcome counts.
-        self.partition.wait_committed(end).await.map_err(|_| ())
-    }
-
-    /// Where the log ends once it has taken the batch of this number.
-    async fn appended_through(&self, number: u64) -> Result<Offset, ()> {
-        loop {
-            let appended = self.appended.listen();
-            if self.batches_appended.get() >= number {
-                return Ok(self.appended_end.get());
-            }
-            if matches!(*self.phase.borrow(), Phase::Failed) {
-                return Err(());
-            }
-            appended.await;
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The classic rebalance protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and what happens when time runs out.
+//! The verbs of the classic protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and what happens when time runs out. The phases
+//! of the rebalance they lead to are in `rebalance`.
 //!
 //! The rules are those of Kafka's group coordinator. In short: a join (or a member that goes) starts a rebalance; all join; the
 //! generation grows and everyone is told who leads; the leader sends the assignment with its sync; that is written to the log and handed out.
 //!
 //! Invariant kept by every function here: a member that waits for nothing has a running session timer.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -16,7 +17,7 @@ use super::{
     members::{MEMBER_OVERHEAD_BYTES, Member, Waiting, protocols_bytes},
     state::{Group, Joining, State},
 };
-use crate::coord::records::{Record, STRING_BYTES_MAX};
+use crate::coord::records::STRING_BYTES_MAX;
 
 /// A new member cannot send heartbeats while its first join is parked, and a vanished client is not noticed then.
 /// After this time it is dropped; a living client simply joins again.
@@ -344,150 +345,6 @@ impl Group {
         step.reply(token, Reply::Joined(joined));
     }
 
-    fn rebalance_or_complete(&mut self, step: &mut Step<'_>) {
-        match self.state {
-            State::PreparingRebalance(_) => self.complete_join_if_ready(step),
-            State::Empty | State::CompletingRebalance | State::Stable => {
-                self.prepare_rebalance(step);
-            }
-        }
-    }
-
-    fn rebalance_after_loss(&mut self, step: &mut Step<'_>) {
-        match self.state {
-            State::Empty => {}
-            State::PreparingRebalance(_) => self.complete_join_if_ready(step),
-            State::CompletingRebalance | State::Stable => self.prepare_rebalance(step),
-        }
-    }
-
-    fn prepare_rebalance(&mut self, step: &mut Step<'_>) {
-        self.withdraw_assignment(step, GroupError::RebalanceInProgress);
-        step.cancel_timer(&self.id, Timer::Sync);
-        if self.state == State::Empty {
-            let longest_ms = millis(self.members.rebalance_timeout_ms());
-            let first_ms = step.rules.initial_rebalance_delay_ms;
-            return self.wait_for_first_members(step, longest_ms.max(first_ms));
-        }
-        self.state = State::PreparingRebalance(Joining::Rejoin);
-        if self.members.all_joined() {
-            self.complete_join(step);
-        } else {
-            self.start_join_timer(step);
-        }
-    }
-
-    /// Waits one initial delay out of the time left.
-    fn wait_for_first_members(&mut self, step: &mut Step<'_>, left_ms: u64) {
-        let delay_ms = step.rules.initial_rebalance_delay_ms.min(left_ms);
-        self.state = State::PreparingRebalance(Joining::Initial {
-            remaining_ms: left_ms - delay_ms,
-            member_added: false,
-        });
-        step.set_timer(&self.id, Timer::Join, delay_ms);
-    }
-
-    fn start_join_timer(&self, step: &mut Step<'_>) {
-        let timeout_ms = millis(self.members.rebalance_timeout_ms());
-        step.set_timer(&self.id, Timer::Join, timeout_ms);
-    }
-
-    fn complete_join_if_ready(&mut self, step: &mut Step<'_>) {
-        let rejoining = self.state == State::PreparingRebalance(Joining::Rejoin);
-        if rejoining && self.members.all_joined() {
-            self.complete_join(step);
-        }
-    }
-
-    /// Goes on with those who have come. Static members may be away for the length of their session.
-    fn complete_join(&mut self, step: &mut Step<'_>) {
-        assert!(matches!(self.state, State::PreparingRebalance(_)));
-        step.cancel_timer(&self.id, Timer::Join);
-        for member_id in self.members.ids() {
-            let member = self.members.get(&member_id).expect("just listed");
-            if !member.is_joining() && member.instance_id.is_none() {
-                self.drop_member(step, &member_id);
-            }
-        }
-        if self.members.is_empty() {
-            return self.become_empty(step);
-        }
-        if !self.members.elect_joined_leader() {
-            // Only static members are left, all away. Their sessions decide.
-            self.state = State::PreparingRebalance(Joining::Rejoin);
-            return self.start_join_timer(step);
-        }
-        self.next_generation();
-        self.protocol = self.members.select_protocol();
-        assert!(
-            self.protocol.is_some(),
-            "a join is admitted only if a protocol remains that all support"
-        );
-        self.state = State::CompletingRebalance;
-        self.members.expect_sync_of_all();
-        for member_id in self.members.ids() {
-            self.start_session(step, &member_id);
-            self.members
-                .update(&member_id, |member| member.is_new = false);
-            if let Waiting::Join(token) = self.take_waiting(&member_id) {
-                step.reply(token, self.joined(&member_id));
-            }
-        }
-        let timeout_ms = millis(self.members.rebalance_timeout_ms());
-        step.set_timer(&self.id, Timer::Sync, timeout_ms);
-    }
-
-    fn become_empty(&mut self, step: &mut Step<'_>) {
-        self.next_generation();
-        self.protocol = None;
-        self.state = State::Empty;
-        self.state_since = Some(step.now);
-        self.record(step);
-    }
-
-    fn next_generation(&mut self) {
-        self.generation = self.generation.checked_add(1).unwrap_or(1);
-    }
-
-    /// The leader has spoken: the assignment is recorded and handed out.
-    fn assign(&mut self, step: &mut Step<'_>, assignments: Vec<(Arc<str>, Bytes)>) {
-        let bytes: usize = assignments.iter().map(|(_, bytes)| bytes.len()).sum();
-        if self.members.bytes() + bytes > step.rules.batch_bytes_max {
-            self.withdraw_assignment(step, GroupError::AssignmentTooLarge);
-            return self.prepare_rebalance(step);
-        }
-        let mut assignments: HashMap<Arc<str>, Bytes> = assignments.into_iter().collect();
-        for member_id in self.members.ids() {
-            // Copied: what is kept must not hold on to the request's frame.
-            let assignment = assignments.remove(&member_id).unwrap_or_default();
-            let assignment = Bytes::copy_from_slice(&assignment);
-            self.members
-                .update(&member_id, |member| member.assignment = assignment);
-        }
-        self.state = State::Stable;
-        self.state_since = Some(step.now);
-        self.record(step);
-        for member_id in self.members.ids() {
-            if let Waiting::Sync(token) = self.take_waiting(&member_id) {
-                self.start_session(step, &member_id);
-                step.reply(token, self.synced(&member_id));
-            }
-        }
-    }
-
-    /// Nobody has an assignment any more, and whoever waits for one is told why.
-    fn withdraw_assignment(&mut self, step: &mut Step<'_>, error: GroupError) {
-        for member_id in self.members.ids() {
-            self.members
-                .update(&member_id, |member| member.assignment = Bytes::new());
-            let member = self.members.get(&member_id).expect("just listed");
-            if matches!(member.waiting, Waiting::Sync(_)) {
-                self.start_session(step, &member_id);
-                step.release(self.take_waiting(&member_id), error);
-            }
-        }
-    }
-
     fn leave_one(
         &mut self,
         step: &mut Step<'_>,
@@ -515,7 +372,7 @@ impl Group {
     }
 
     /// The caller sees to the rebalance.
-    fn drop_member(&mut self, step: &mut Step<'_>, member_id: &str) {
+    pub(super) fn drop_member(&mut self, step: &mut Step<'_>, member_id: &str) {
         let member = self.members.remove(member_id).expect("a present member");
         step.release(member.waiting, GroupError::UnknownMemberId);
         step.cancel_timer(&self.id, Timer::Member(member.id));
@@ -537,21 +394,13 @@ impl Group {
         step.release(replaced, GroupError::RebalanceInProgress);
     }
 
-    fn take_waiting(&mut self, member_id: &str) -> Waiting {
+    pub(super) fn take_waiting(&mut self, member_id: &str) -> Waiting {
         self.members.update(member_id, |member| {
             std::mem::replace(&mut member.waiting, Waiting::No)
         })
     }
 
-    fn record(&mut self, step: &mut Step<'_>) {
-        self.recorded = true;
-        step.write(Record::Group {
-            group: self.id.clone(),
-            value: Some(self.to_value()),
-        });
-    }
-
-    fn joined(&self, member_id: &str) -> Reply {
+    pub(super) fn joined(&self, member_id: &str) -> Reply {
         let member = self.members.get(member_id).expect("a present member");
         let protocol = self.protocol.clone().expect("set with the generation");
         let leader = self.members.leader().expect("a group with members has one");
@@ -570,7 +419,7 @@ impl Group {
         })
     }
 
-    fn synced(&self, member_id: &str) -> Reply {
+    pub(super) fn synced(&self, member_id: &str) -> Reply {
         let member = self.members.get(member_id).expect("a present member");
         Reply::Synced(Synced {
             protocol_type: self.protocol_type_or_empty(),
@@ -581,7 +430,7 @@ impl Group {
 }
 
 /// Timeouts are checked when a member joins; those of old records may be anything.
-fn millis(timeout_ms: i32) -> u64 {
+pub(super) fn millis(timeout_ms: i32) -> u64 {
     u64::try_from(timeout_ms).unwrap_or(0)
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod machine;
 mod members;
 mod offsets;
+mod rebalance;
 mod request;
 mod state;
 mod subscription;

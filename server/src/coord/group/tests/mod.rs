@@ -1,5 +1,9 @@
-//! Groups driven by scripts ([`scenarios`]) and at random ([`random`]), both in virtual time.
+//! Groups driven by scripts ([`script`]) and at random ([`random`]), both in virtual time.
 
 mod harness;
+mod limits;
+mod offsets;
 mod random;
-mod scenarios;
+mod rebalance;
+mod script;
+mod static_members;
