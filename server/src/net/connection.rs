@@ -44,7 +44,7 @@ use crate::{
 const WRITE_BYTES_MAX: usize = 1 << 20;
 const WRITE_SLICES_MAX: usize = 256;
 /// How long replies may still take when the client has closed its side.
-const HALF_CLOSED_TIME_MAX: Duration = Duration::from_secs(5);
+const HALF_CLOSED_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What the tasks of a connection share, and the shard's reaper sees.
 pub(super) struct Connection {
@@ -240,8 +240,10 @@ impl Connection {
         Ok(count)
     }
 
+    /// Within a frame the client has less time to go on; the time begins now.
     pub(super) fn between_frames(&self, between: bool) {
         self.within_frame.set(!between);
+        self.moved.set(self.rt.now());
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -268,7 +270,7 @@ impl Connection {
 
     /// Whether this connection has been idle, or stuck within a frame, for too long.
     pub(super) fn overstayed(&self, now: Instant, idle_max: Duration) -> bool {
-        let patience = if self.within_frame.get() && self.in_flight.get() == 0 {
+        let patience = if self.within_frame.get() {
             FRAME_STALL_MAX.min(idle_max)
         } else {
             idle_max

@@ -17,8 +17,8 @@ use super::{
 const SIZE_BYTES: usize = 4;
 /// Read-ahead of each connection.
 const AHEAD_BYTES: usize = 8 * 1024;
-/// The first step of a frame that does not fit the read-ahead.
-const STEP_BYTES: usize = 64 * 1024;
+/// The first step of a frame that does not fit the read-ahead; each step doubles what is there.
+const STEP_BYTES: usize = 8 * 1024;
 /// Frames up to this size get their final buffer at once and are never copied as they grow.
 const EXACT_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -80,8 +80,7 @@ impl FrameReader {
         if len > self.frame_bytes_max {
             return Err(FrameError::Size(size));
         }
-        connection.between_frames(false);
-        let mut held = memory.begin(len.min(STEP_BYTES) as u64).await;
+        let mut held = memory.begin(len.min(self.ahead.len()) as u64).await;
         let frame = if len <= self.ahead.len() {
             let frame = BytesMut::from(&self.ahead[..len]);
             self.ahead.advance(len);
@@ -107,6 +106,8 @@ impl FrameReader {
             // Never beyond the frame, never more than twice what is there.
             let end = len.min(STEP_BYTES.max(2 * frame.len()));
             memory.extend(held, end as u64).await;
+            // Only from here on is it the client who keeps us waiting.
+            connection.between_frames(false);
             frame.reserve(end - frame.len());
             let beyond = frame.split_off(end);
             while frame.len() < end {
@@ -115,6 +116,7 @@ impl FrameReader {
                 }
             }
             frame.unsplit(beyond);
+            connection.between_frames(true);
         }
         Ok(frame)
     }

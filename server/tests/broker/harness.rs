@@ -1,0 +1,93 @@
+//! A broker inside the test: two shards, a data directory of its own, a free port.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use forebay_server::{
+    boot::Broker,
+    config::{Config, Host, Origin, RawConfig},
+};
+
+use crate::client::Client;
+
+pub struct TestBroker {
+    broker: Option<Broker>,
+    dir: PathBuf,
+    settings: Vec<(String, String)>,
+}
+
+impl TestBroker {
+    pub fn start() -> TestBroker {
+        TestBroker::with(&[])
+    }
+
+    pub fn with(settings: &[(&str, &str)]) -> TestBroker {
+        let name = format!("forebay-broker-{}", uuid::Uuid::new_v4());
+        let settings = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let mut broker = TestBroker {
+            broker: None,
+            dir: std::env::temp_dir().join(name),
+            settings: settings.collect(),
+        };
+        broker.run();
+        broker
+    }
+
+    fn run(&mut self) {
+        let mut raw = RawConfig::default();
+        let mut set = |key: &str, text: &str| {
+            let origin = Origin::Flag("test".to_owned());
+            raw.set(key.to_owned(), text.to_owned(), origin);
+        };
+        set("log.dirs", &self.dir.to_string_lossy());
+        set("listeners", "PLAINTEXT://127.0.0.1:0");
+        set("forebay.shards", "2");
+        set("forebay.http.port", "0");
+        set("forebay.memory.bytes", "268435456");
+        set("forebay.journal.file.bytes", "4194304");
+        for (key, value) in &self.settings {
+            set(key, value);
+        }
+        let host = Host {
+            memory_bytes: 1 << 30,
+        };
+        let config = Config::check(raw, &host).expect("the settings of the test are valid");
+        let stop = Arc::new(AtomicBool::new(false));
+        self.broker = Some(Broker::start(config, stop).expect("the broker starts"));
+    }
+
+    pub fn client(&self) -> Client {
+        let broker = self.broker.as_ref().expect("the broker runs");
+        Client::connect(broker.address)
+    }
+
+    /// A clean stop.
+    pub fn stop(&mut self) {
+        let broker = self.broker.take().expect("the broker runs");
+        broker.stop();
+        broker.join().expect("the broker stops cleanly");
+    }
+
+    /// A clean stop and another start on the same data.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.run();
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        if let Some(broker) = self.broker.take() {
+            broker.stop();
+            let stopped = broker.join();
+            if !std::thread::panicking() {
+                stopped.expect("the broker stops cleanly");
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
