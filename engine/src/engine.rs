@@ -10,6 +10,8 @@ use std::{
     rc::Rc,
 };
 
+use futures_util::{StreamExt, stream};
+
 pub use crate::log::shared::EngineStats;
 use crate::{
     checkpoint::{self, Checkpoints},
@@ -25,6 +27,9 @@ use crate::{
     types::{LogId, LogName, ShardId},
 };
 use checkpointer::Kind;
+
+/// Logs that are closed at the same time.
+const CLOSES_IN_FLIGHT_MAX: usize = 16;
 
 const CHECKPOINT_DIR: &str = "checkpoint";
 const JOURNAL_DIR: &str = "journal";
@@ -211,12 +216,14 @@ impl Engine {
     pub async fn close(&self) -> Result<(), Fault> {
         self.0.stop_background().await;
         let logs: Vec<Rc<LogInner>> = self.0.logs.borrow().values().cloned().collect();
-        for log in &logs {
-            // A log that is offline stays as it is; recovery sees to it.
-            if let Err(fault) = log.finish().await {
-                log.poison(fault);
-            }
-        }
+        stream::iter(logs)
+            .for_each_concurrent(CLOSES_IN_FLIGHT_MAX, |log| async move {
+                // A log that is offline stays as it is; recovery sees to it.
+                if let Err(fault) = log.finish().await {
+                    log.poison(fault);
+                }
+            })
+            .await;
         self.0.checkpoint(Kind::Clean).await?;
         self.0.save_indexes(0).await;
         match self.0.first_fault() {

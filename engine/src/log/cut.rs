@@ -231,6 +231,7 @@ impl LogInner {
         write.synced_end = cut.end;
         write.wanted_end = cut.end;
         write.index_saved_len = 0;
+        write.padded = false;
         for &base in removed.iter().chain([&base]) {
             self.shared.forget_segment(self.segment_key(base));
         }

@@ -286,6 +286,7 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         wanted_end: end,
         running: false,
         paused: false,
+        padded: false,
         index_saved_len: 0,
         index_saving: false,
     };

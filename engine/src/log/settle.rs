@@ -12,6 +12,7 @@ use crate::{
     error::Fault,
     rt::durable,
     segment::{index_path, segment_path},
+    types::Offset,
 };
 
 /// Longest part of a topic's name in the name of a directory to be deleted: a file name has 255 bytes.
@@ -112,21 +113,29 @@ impl LogInner {
         if let Some(fault) = self.fault() {
             return Err(fault);
         }
-        let (base, len) = {
+        let (base, len, padded) = {
             let state = self.state.borrow();
-            (state.active().base, state.active().len)
+            (state.active().base, state.active().len, state.write.padded)
         };
+        if padded {
+            self.cut_padding(base, len).await?;
+        }
+        self.forget_files();
+        Ok(())
+    }
+
+    async fn cut_padding(&self, base: Offset, len: u64) -> Result<(), Fault> {
         let fault = |error| self.io_fault("close", base, error);
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
-        let shared = &self.shared;
-        let file = shared
+        let file = self
+            .shared
             .open_segment(key, &path, Handle::Behind)
             .await
             .map_err(fault)?;
         file.truncate(len).await.map_err(fault)?;
         file.sync().await.map_err(fault)?;
-        self.forget_files();
+        self.state.borrow_mut().write.padded = false;
         Ok(())
     }
 

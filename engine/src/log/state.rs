@@ -83,6 +83,8 @@ pub struct WriteState {
     pub running: bool,
     /// No new write may begin.
     pub paused: bool,
+    /// The file may be longer than its batches: it was written to since it was cut to its exact length.
+    pub padded: bool,
     /// Length of the active segment when its side file was last written.
     pub index_saved_len: u64,
     /// That side file is being written: a seal, which writes it too, has to wait.
@@ -329,12 +331,14 @@ impl LogInner {
     pub fn dispatch(self: &Rc<Self>) {
         let entries = self.journal_entries();
         if !entries.is_empty() {
-            let journal = self.shared.journal.borrow();
-            let journal = journal
-                .as_ref()
-                .expect("appends begin after the journal has started");
+            let journal = self.shared.journal.borrow().clone();
+            let journal = journal.expect("appends begin after the journal has started");
             for entry in entries {
                 journal.submit(entry);
+            }
+            // A log that was opened after the journal failed learns of it here.
+            if let Some(fault) = journal.fault() {
+                self.poison(fault);
             }
         }
         self.start_writer();

@@ -2,6 +2,7 @@
 
 mod changes;
 mod crash;
+mod faults;
 mod recovery;
 
 use std::{future::Future, path::PathBuf};

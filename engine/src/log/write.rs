@@ -135,6 +135,7 @@ impl LogInner {
     fn next_write(&self, state: &mut State) -> Write {
         let base = state.write.segment_base;
         let writer = state.write.writer.take().expect("one write at a time");
+        state.write.padded = true;
         let mut slices = Vec::new();
         let mut bytes = 0;
         let mut end = state.write.flushed_end;
@@ -257,6 +258,7 @@ impl LogInner {
             state.write.writer = Some(SegmentWriter::at(0));
             state.write.synced_end = state.write.flushed_end;
             state.write.index_saved_len = 0;
+            state.write.padded = false;
             state.advance()
         };
         self.shared.indexes.put(key, index);
