@@ -16,7 +16,7 @@ pub mod value;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use forebay_engine::{EngineConfig, ShardId};
+use forebay_engine::{EngineConfig, ShardId, rt::buf::ALIGNMENT};
 
 pub use broker_keys::BROKER_KEYS;
 pub use host::Host;
@@ -135,6 +135,7 @@ impl Config {
             return Err(errors);
         }
         let values = Values { given: &given };
+        errors.extend(values.contradictions().into_iter().map(ConfigError));
         let endpoints = Endpoints::parse(
             &values.text("listeners"),
             values.optional("advertised.listeners").as_deref(),
@@ -143,10 +144,13 @@ impl Config {
         );
         let built = (endpoints, values.data_dir(), values.memory(host));
         let (endpoints, data_dir, memory) = match built {
-            (Ok(endpoints), Ok(data_dir), Ok(memory)) => (endpoints, data_dir, memory),
+            (Ok(endpoints), Ok(data_dir), Ok(memory)) if errors.is_empty() => {
+                (endpoints, data_dir, memory)
+            }
             (endpoints, data_dir, memory) => {
                 let wrong = [endpoints.err(), data_dir.err(), memory.err()];
-                return Err(wrong.into_iter().flatten().map(ConfigError).collect());
+                errors.extend(wrong.into_iter().flatten().map(ConfigError));
+                return Err(errors);
             }
         };
         Ok(Config {
@@ -275,6 +279,35 @@ impl Values<'_> {
             Some(text) => text.parse().expect("checked to be a number"),
             None => self.number("node.id"),
         }
+    }
+
+    /// Values that are right by themselves but not together.
+    fn contradictions(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let file_bytes: u64 = self.number("forebay.journal.file.bytes");
+        let bypass_bytes: u64 = self.number("forebay.bypass.bytes");
+        if !file_bytes.is_multiple_of(ALIGNMENT as u64) {
+            wrong.push(format!(
+                "forebay.journal.file.bytes={file_bytes} is not a multiple of {ALIGNMENT}"
+            ));
+        }
+        // The engine asserts this: what may go to the journal fits one of its files, with headers around it.
+        if bypass_bytes + 4 * ALIGNMENT as u64 > file_bytes {
+            wrong.push(format!(
+                "forebay.bypass.bytes={bypass_bytes} does not fit forebay.journal.file.bytes={file_bytes}"
+            ));
+        }
+        let Groups {
+            session_timeout_min_ms: min,
+            session_timeout_max_ms: max,
+            ..
+        } = self.groups();
+        if min > max {
+            wrong.push(format!(
+                "group.min.session.timeout.ms={min} is more than group.max.session.timeout.ms={max}"
+            ));
+        }
+        wrong
     }
 
     fn data_dir(&self) -> Result<PathBuf, String> {

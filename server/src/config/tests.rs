@@ -77,6 +77,25 @@ fn mistakes_are_named_with_their_origin() {
     );
     check(&["listeners="], &["must not be empty"]);
     check(
+        &["forebay.journal.file.bytes=1048577"],
+        &["is not a multiple of 4096"],
+    );
+    check(
+        &[
+            "forebay.journal.file.bytes=1048576",
+            "forebay.bypass.bytes=1040000",
+        ],
+        &["does not fit"],
+    );
+    check(
+        &[
+            "group.min.session.timeout.ms=9",
+            "group.max.session.timeout.ms=8",
+            "log.dirs=/a,/b",
+        ],
+        &["is more than", "one data directory"],
+    );
+    check(
         &["zookeeper.connect=z:2181"],
         &["unknown key zookeeper.connect"],
     );

@@ -3,7 +3,7 @@
 use std::{path::Path, rc::Rc};
 
 use forebay_engine::{
-    Engine, LeaderEpoch, Offset, PartitionIndex, ShardId,
+    Engine, LeaderEpoch, PartitionIndex, ShardId,
     rt::{
         Rt,
         sim::{self, Disk},
@@ -509,53 +509,49 @@ async fn run_once(rt: Rt, start: u8, end: End, before: Vec<String>, context: Str
 }
 
 #[test]
-fn another_clusters_directory_is_refused() {
-    let (_, disk) = sim::run(6, Disk::default(), |rt| async move {
-        let broker = Broker::start(rt, 1, &[]).await;
-        assert!(broker.controller.image().end > Some(Offset::new(2)));
-        broker.close().await;
+fn a_directory_of_another_kind_of_cluster_is_refused() {
+    let (_, mut disk) = sim::run(6, Disk::default(), |rt| async move {
+        Broker::start(rt, 1, &["forebay.lanes=7"])
+            .await
+            .close()
+            .await;
     });
-    sim::run(7, disk, |rt| async move {
-        let mut raw = RawConfig::default();
-        raw.add_override("log.dirs=/data").expect("syntax");
-        raw.add_override("forebay.lanes=7").expect("syntax");
-        let host = Host {
-            memory_bytes: 1 << 30,
-        };
-        let config = Rc::new(Config::check(raw, &host).expect("valid"));
-        let engine = Engine::open(rt.clone(), config.engine_config(ShardId(0), 1)).await;
-        let seeds = mesh::seeds(1, Between::Simulated).remove(0);
-        let shard = Shard::start(rt, ShardId(0), seeds, engine.expect("opens"), config).await;
-        let log = shard
-            .engine
-            .open_log(METADATA_LOG, log_name(), log_config());
-        let partition = shard.adopt(log.await.expect("opens"), LeaderEpoch(0));
-        let (rt, engine, config) = (&shard.rt, &shard.engine, &shard.config);
-        let load = || {
-            Controller::load(
+    for (cluster_id, lanes, expected) in [
+        ("cluster", "7", "started"),
+        ("other", "7", "belongs to cluster cluster"),
+        ("cluster", "8", "forebay.lanes=7"),
+    ] {
+        (_, disk) = sim::run(7, disk, move |rt| async move {
+            let mut raw = RawConfig::default();
+            raw.add_override("log.dirs=/data").expect("syntax");
+            raw.add_override(&format!("forebay.lanes={lanes}"))
+                .expect("syntax");
+            let host = Host {
+                memory_bytes: 1 << 30,
+            };
+            let config = Rc::new(Config::check(raw, &host).expect("valid"));
+            let engine = Engine::open(rt.clone(), config.engine_config(ShardId(0), 1)).await;
+            let engine = engine.expect("opens");
+            let seeds = mesh::seeds(1, Between::Simulated).remove(0);
+            let shard = Shard::start(
                 rt.clone(),
+                ShardId(0),
+                seeds,
                 engine.clone(),
                 config.clone(),
-                partition.clone(),
-            )
-        };
-        let first = load().await.expect("replays");
-        let second = load().await.expect("replays again");
-        for step in [Step::SyncRecovered, Step::StartJournal] {
-            shard
-                .step(ShardId(0), step)
-                .await
-                .expect("here")
-                .expect("no fault");
-        }
-        let error = first
-            .start(&shard, "other")
-            .await
-            .expect_err("another cluster");
-        assert!(
-            matches!(&error, StartError::OtherCluster(id) if id == "cluster"),
-            "{error}"
-        );
-        drop(second);
-    });
+            );
+            let shard = shard.await;
+            let log = engine.open_log(METADATA_LOG, log_name(), log_config());
+            let partition = shard.adopt(log.await.expect("opens"), LeaderEpoch(0));
+            let controller = Controller::load(rt, engine, config, partition).await;
+            let controller = controller.expect("replays");
+            for step in [Step::SyncRecovered, Step::StartJournal] {
+                let done = shard.step(ShardId(0), step).await;
+                done.expect("not stopping").expect("no fault");
+            }
+            let started = controller.start(&shard, cluster_id).await;
+            let told = started.map_or_else(|error| error.to_string(), |()| "started".to_owned());
+            assert!(told.contains(expected), "{cluster_id} {lanes}: {told}");
+        });
+    }
 }

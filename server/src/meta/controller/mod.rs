@@ -11,7 +11,10 @@ mod names;
 mod tests;
 mod topics;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
 
 use forebay_engine::{Offset, TopicId};
 
@@ -19,6 +22,8 @@ pub use brokers::{Registration, first_records};
 pub use configs::{AlterConfigs, AlterOperation, ResourceName};
 pub use names::{INTERNAL_TOPICS, METADATA_TOPIC, check_name};
 pub use topics::{CreatedTopic, NewPartitions, NewTopic, TopicRef};
+
+use names::plain_name;
 
 use super::{
     image::Image,
@@ -138,6 +143,8 @@ pub fn decide(
         config,
         random,
         records: Vec::new(),
+        partitions: image.partition_count(),
+        plain_names: None,
     };
     let (reply, dry) = match request {
         Request::CreateTopics {
@@ -210,6 +217,10 @@ struct Draft<'a> {
     config: &'a Config,
     random: &'a mut dyn FnMut() -> u64,
     records: Vec<Record>,
+    /// Of the image and the items so far; topics deleted in this request still count.
+    partitions: usize,
+    /// Topics by their names as metrics write them, made on first need: a batch must not compare each new name with each old one.
+    plain_names: Option<HashMap<String, String>>,
 }
 
 impl Draft<'_> {
@@ -221,7 +232,19 @@ impl Draft<'_> {
             .apply(end.unwrap_or(Offset::ZERO), &records)
             .expect("the controller's records fit the image it decided on");
         self.image.end = end;
+        let added = |record: &&Record| matches!(record, Record::Partition { .. });
+        self.partitions += records.iter().filter(added).count();
         self.records.extend(records);
+    }
+
+    /// The topic that metrics cannot tell from `name`, if there is one.
+    fn colliding(&mut self, name: &str) -> Option<&str> {
+        let topics = &self.image.topics;
+        let names = self.plain_names.get_or_insert_with(|| {
+            let names = topics.keys();
+            names.map(|name| (plain_name(name), name.clone())).collect()
+        });
+        names.get(&plain_name(name)).map(String::as_str)
     }
 
     /// A random UUID of version 4 that no topic has.
@@ -241,7 +264,7 @@ impl Draft<'_> {
 }
 
 /// Names that occur more than once.
-fn duplicates<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+fn duplicates<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let mut counts = BTreeMap::new();
     for name in names {
         *counts.entry(name).or_insert(0) += 1;

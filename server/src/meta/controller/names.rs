@@ -1,7 +1,6 @@
 //! Which topic names are allowed. Kafka's rules, since names become directories and metrics of every tool around it.
 
 use super::{Refusal, Refused};
-use crate::meta::image::Image;
 
 /// Longest name: with "-" and five digits of a partition it is a file name of 255 bytes.
 const NAME_BYTES_MAX: usize = 249;
@@ -41,24 +40,9 @@ pub fn check_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses a name that differs from an existing one only in `.` and `_`: metrics write both as `_`.
-pub fn check_collision(image: &Image, name: &str) -> Result<(), Refusal> {
-    let plain = |name: &str| name.replace('.', "_");
-    if !name.contains(['.', '_']) {
-        return Ok(());
-    }
-    let wanted = plain(name);
-    let colliding = image
-        .topics
-        .keys()
-        .find(|other| *other != name && other.len() == name.len() && plain(other) == wanted);
-    match colliding {
-        None => Ok(()),
-        Some(other) => Err(Refusal::new(
-            Refused::InvalidTopicName,
-            format!("Topic '{name}' collides with existing topic: {other}"),
-        )),
-    }
+/// The name as metrics write it: they cannot tell `.` from `_`, so two topics must differ in more.
+pub fn plain_name(name: &str) -> String {
+    name.replace('.', "_")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use forebay_engine::{LeaderEpoch, TopicId};
 
 use super::{
     DeletedTopic, Draft, INTERNAL_TOPICS, Refusal, Refused, duplicates,
-    names::{check_collision, check_name},
+    names::{check_name, plain_name},
 };
 use crate::{
     config::settings::check_topic_value,
@@ -53,7 +53,7 @@ pub(super) fn create(draft: &mut Draft, topics: &[NewTopic]) -> Vec<Result<Creat
     topics
         .iter()
         .map(|topic| {
-            if twice.contains(&topic.name.as_str()) {
+            if twice.contains(topic.name.as_str()) {
                 return duplicate_topic();
             }
             create_one(draft, topic)
@@ -68,7 +68,10 @@ fn create_one(draft: &mut Draft, topic: &NewTopic) -> Result<CreatedTopic, Refus
         let message = format!("Topic '{name}' already exists.");
         return Err(Refusal::new(Refused::TopicExists, message));
     }
-    check_collision(&draft.image, name)?;
+    if let Some(other) = draft.colliding(name) {
+        let message = format!("Topic '{name}' collides with existing topic: {other}");
+        return Err(Refusal::new(Refused::InvalidTopicName, message));
+    }
     let configs = check_configs(&topic.configs)?;
     let replicas = choose_replicas(draft, topic)?;
     check_partition_count(draft, replicas.len())?;
@@ -92,6 +95,9 @@ fn create_one(draft: &mut Draft, topic: &NewTopic) -> Result<CreatedTopic, Refus
         value: Some(value),
     }));
     draft.push(records);
+    if let Some(names) = &mut draft.plain_names {
+        names.insert(plain_name(name), name.clone());
+    }
     Ok(created)
 }
 
@@ -221,7 +227,7 @@ fn place(draft: &Draft, partitions: usize, factor: usize) -> Result<Vec<Vec<i32>
 
 fn check_partition_count(draft: &Draft, more: usize) -> Result<(), Refusal> {
     let limit = draft.config.topics.partitions_max;
-    let total = draft.image.partition_count().saturating_add(more);
+    let total = draft.partitions.saturating_add(more);
     if total > limit {
         return Err(Refusal::new(
             Refused::Policy,
@@ -261,12 +267,15 @@ fn new_partitions(
 pub(super) fn delete(draft: &mut Draft, topics: &[TopicRef]) -> Vec<Result<DeletedTopic, Refusal>> {
     // Both ways of naming one topic count as the same.
     let resolved: Vec<_> = topics.iter().map(|topic| resolve(draft, topic)).collect();
-    let ids: Vec<TopicId> = resolved.iter().flatten().map(|topic| topic.id).collect();
+    let mut named: BTreeMap<TopicId, usize> = BTreeMap::new();
+    for topic in resolved.iter().flatten() {
+        *named.entry(topic.id).or_default() += 1;
+    }
     resolved
         .into_iter()
         .map(|topic| {
             let topic = topic?;
-            if ids.iter().filter(|id| **id == topic.id).count() > 1 {
+            if named[&topic.id] > 1 {
                 return duplicate_topic();
             }
             if !draft.config.topics.delete_enabled {
@@ -298,7 +307,7 @@ pub(super) fn grow(draft: &mut Draft, topics: &[NewPartitions]) -> Vec<Result<()
     topics
         .iter()
         .map(|topic| {
-            if twice.contains(&topic.topic.as_str()) {
+            if twice.contains(topic.topic.as_str()) {
                 return duplicate_topic();
             }
             grow_one(draft, topic)
