@@ -100,7 +100,7 @@ pub async fn list_offsets(
             let place = places.next().expect("one place per partition");
             let answer =
                 place.and_then(|at| found[at].take().ok_or(ErrorCode::NotLeaderOrFollower));
-            partition_reply(partition.partition_index, answer)
+            partition_reply(partition.partition_index, answer, version)
         });
         ListOffsetsTopicResponse::default()
             .with_name(topic.name.clone())
@@ -125,7 +125,10 @@ fn spec_of(timestamp: i64, version: i16) -> Option<OffsetSpec> {
 fn partition_reply(
     index: i32,
     answer: Result<Result<Option<FoundOffset>, ReadFailure>, ErrorCode>,
+    version: i16,
 ) -> ListOffsetsPartitionResponse {
+    // Versions before 4 have no place for the epoch.
+    let epoch_of = |found: &FoundOffset| found.leader_epoch.filter(|_| version >= 4);
     let reply = ListOffsetsPartitionResponse::default()
         .with_partition_index(index)
         .with_timestamp(-1)
@@ -138,6 +141,6 @@ fn partition_reply(
         Ok(Ok(Some(found))) => reply
             .with_offset(found.offset.get())
             .with_timestamp(found.timestamp.map_or(-1, |timestamp| timestamp.0))
-            .with_leader_epoch(found.leader_epoch.map_or(-1, |epoch| epoch.0)),
+            .with_leader_epoch(epoch_of(&found).map_or(-1, |epoch| epoch.0)),
     }
 }
