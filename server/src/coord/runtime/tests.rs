@@ -83,7 +83,10 @@ fn image(end: i64, topics: &[Arc<Topic>]) -> Arc<Image> {
 
 impl Broker {
     async fn start(rt: Rt) -> Broker {
-        let config = config();
+        Broker::start_with(rt, config()).await
+    }
+
+    async fn start_with(rt: Rt, config: Config) -> Broker {
         // As the broker makes its data directory, durably, before anything else.
         rt.create_dir_all(&config.data_dir).await.unwrap();
         rt.sync_dir("/".as_ref()).await.unwrap();
@@ -329,6 +332,40 @@ fn a_failing_disk_refuses_and_does_not_hang() {
                 ErrorCode::NotCoordinator,
             ];
             assert!(expected.contains(&error), "{error}");
+        }
+    });
+}
+
+/// With little memory before the disk, appends wait in line for room: slower, in order, and none lost.
+#[test]
+fn commits_wait_in_line_when_the_disk_is_behind() {
+    const GROUPS: usize = 40;
+    sim::run(11, Disk::default(), |rt| async move {
+        let mut small = config();
+        small.memory.tail_bytes = 2 * 4096;
+        let broker = Broker::start_with(rt.clone(), small).await;
+        let names: Vec<String> = (0..GROUPS).map(|group| format!("g{group}")).collect();
+        let commits = join_all(names.iter().map(async |group| {
+            for offset in 1..=10 {
+                assert_eq!(broker.commit(group, offset).await, ErrorCode::None);
+            }
+        }));
+        let longest_line = async {
+            let mut longest = 0;
+            for _ in 0..2_000 {
+                for shard in &broker.shards {
+                    for coordinator in shard.coordinators.coordinators.borrow().values() {
+                        longest = longest.max(coordinator.batches_in_line());
+                    }
+                }
+                rt.sleep(Duration::from_micros(5)).await;
+            }
+            longest
+        };
+        let (_, longest) = join(commits, longest_line).await;
+        assert!(longest > 0, "the test must come to a line");
+        for group in &names {
+            assert_eq!(broker.fetch(group).await["t-0"], 10);
         }
     });
 }
