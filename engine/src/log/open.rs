@@ -11,7 +11,7 @@ use super::{
     Durability, LogConfig, Marks,
     pending::Pending,
     read::Cursors,
-    recovery::{Recovered, Recovery, batches_of},
+    recovery::{Recovered, Recovery, Report, batches_of},
     shared::Shared,
     state::{LogInner, Phase, State, WriteState},
     tail::Tail,
@@ -45,83 +45,139 @@ pub async fn open(
     left: Option<Left<'_>>,
 ) -> Result<Rc<LogInner>, OpenError> {
     let rt = &shared.rt;
-    let dir = data_dir.join(name.to_string());
-    if !rt.exists(&dir).await {
-        create_dir(rt, data_dir, &dir).await?;
-    }
-    let files = tidy(rt, &dir).await?;
-    check_identity(rt, &dir, id, &files).await?;
-    let checkpoint = left.as_ref().and_then(|left| left.checkpoint);
-    let replay = left.as_ref().map(|left| left.replay);
-    let log_start = checkpoint.map(|checkpoint| checkpoint.log_start);
-    let files = remove_below(rt, &dir, files, log_start).await?;
-    let key = shared.new_log_key();
-    let new = |base| {
-        new_log(
-            shared,
-            id,
-            name.clone(),
-            dir.clone(),
-            key,
-            config.clone(),
-            base,
-        )
-    };
-    if files.is_empty() {
-        if checkpoint.is_some() {
-            tracing::error!(log = %name, "the directory is empty, though the checkpoint knows the log: its data is lost");
-        }
-        let base = log_start.unwrap_or(Offset::ZERO);
-        let log = new(base);
-        log.create_segment(base).await?;
-        return Ok(log);
-    }
-    let generation = checkpoint.map(|checkpoint| checkpoint.log_generation);
-    let recovery = Recovery {
+    let opening = Opening {
         shared,
-        dir: &dir,
-        name: &name,
-        log_key: key,
-        index_interval_bytes: config.index_interval_bytes,
-        checkpoint,
-        replay,
-        entries: replay
-            .map(|replay| entries_of(replay, id, generation))
-            .unwrap_or_default(),
+        id,
+        dir: data_dir.join(name.to_string()),
+        name,
+        key: shared.new_log_key(),
+        config,
+        checkpoint: left.as_ref().and_then(|left| left.checkpoint),
+        replay: left.as_ref().map(|left| left.replay),
     };
-    let mut recovered = recovery.run(&files).await?;
-    let rest = std::mem::take(&mut recovered.rest);
-    let end = rest.last().map_or(recovered.end, |entry| entry.next_offset);
-    if let Some(log_start) = log_start
-        && end < log_start
-    {
-        // Under `replicated` a crash can take everything above a log start that was made durable.
-        tracing::warn!(log = %name, %log_start, "nothing is left above the log start; the log is empty");
-        remove_segments(rt, &dir, &files).await?;
-        shared.forget_segment((key, files[files.len() - 1].0));
-        let log = new(log_start);
-        log.create_segment(log_start).await?;
-        return Ok(log);
+    let dir = &opening.dir;
+    if !rt.exists(dir).await {
+        create_dir(rt, data_dir, dir).await?;
     }
-    let mut report = recovered.report;
-    let state = recovered_state(recovered, config);
-    let log = log_of(shared, id, name, dir, key, state);
-    if let Some(replay) = replay {
-        report.appended_batches = log.append_rest(replay, &rest).await?;
+    let files = tidy(rt, dir).await?;
+    check_identity(rt, dir, id, &files).await?;
+    let log_start = opening.log_start();
+    let files = remove_below(rt, dir, files, log_start).await?;
+    if files.is_empty() {
+        if opening.checkpoint.is_some() {
+            tracing::error!(log = %opening.name, "the directory is empty, though the checkpoint knows the log: its data is lost");
+        }
+        return Ok(opening.empty_at(log_start.unwrap_or(Offset::ZERO)).await?);
     }
-    log.restore_marks(checkpoint);
-    if report.restored_batches + report.appended_batches + report.cut_bytes > 0 {
-        tracing::info!(
-            log = %log.name,
-            walked_batches = report.walked_batches,
-            restored_batches = report.restored_batches,
-            appended_batches = report.appended_batches,
-            cut_bytes = report.cut_bytes,
-            log_end = %log.state.borrow().marks.log_end,
-            "recovered: put back what only the journal had, cut what was not whole"
-        );
+    Ok(opening.recover(&files).await?)
+}
+
+/// A log on its way to be open.
+struct Opening<'a> {
+    shared: &'a Rc<Shared>,
+    id: LogId,
+    name: LogName,
+    dir: PathBuf,
+    key: u64,
+    config: LogConfig,
+    checkpoint: Option<&'a LogCheckpoint>,
+    replay: Option<&'a Replay>,
+}
+
+impl Opening<'_> {
+    fn log_start(&self) -> Option<Offset> {
+        self.checkpoint.map(|checkpoint| checkpoint.log_start)
     }
-    Ok(log)
+
+    /// A log with nothing in it, and its first segment's file.
+    async fn empty_at(self, base: Offset) -> Result<Rc<LogInner>, Fault> {
+        let now = self.shared.rt.wall_clock();
+        let interval = self.config.index_interval_bytes;
+        let log = self.with(Recovered {
+            segments: vec![Segment::new(base, interval, now)],
+            epochs: Default::default(),
+            producers: Default::default(),
+            end: base,
+            // Completions of a log that was here before, and was lost, are void.
+            generation: self.checkpoint.map_or(1, |known| known.log_generation + 1),
+            durable_end: base,
+            rest: Vec::new(),
+            report: Report::default(),
+        });
+        log.create_segment(base).await?;
+        Ok(log)
+    }
+
+    async fn recover(self, files: &[(Offset, u64)]) -> Result<Rc<LogInner>, Fault> {
+        let recovery = Recovery {
+            shared: self.shared,
+            dir: &self.dir,
+            name: &self.name,
+            log_key: self.key,
+            index_interval_bytes: self.config.index_interval_bytes,
+            checkpoint: self.checkpoint,
+            replay: self.replay,
+            entries: self.journal_entries(),
+        };
+        let mut recovered = recovery.run(files).await?;
+        let rest = std::mem::take(&mut recovered.rest);
+        let end = rest.last().map_or(recovered.end, |entry| entry.next_offset);
+        if let Some(log_start) = self.log_start()
+            && end < log_start
+        {
+            // Under `replicated` a crash can take everything above a log start that was made durable.
+            tracing::warn!(log = %self.name, %log_start, "nothing is left above the log start; the log is empty");
+            remove_segments(&self.shared.rt, &self.dir, files).await?;
+            for &(base, _) in files {
+                self.shared.forget_segment((self.key, base));
+            }
+            return self.empty_at(log_start).await;
+        }
+        let mut report = recovered.report;
+        let log = self.with(recovered);
+        if let Some(replay) = self.replay {
+            report.appended_batches = log.append_rest(replay, &rest).await?;
+        }
+        log.restore_marks(self.checkpoint);
+        if report.restored_batches + report.appended_batches + report.cut_bytes > 0 {
+            tracing::info!(
+                log = %log.name,
+                walked_batches = report.walked_batches,
+                restored_batches = report.restored_batches,
+                appended_batches = report.appended_batches,
+                cut_bytes = report.cut_bytes,
+                log_end = %log.state.borrow().marks.log_end,
+                "recovered: put back what only the journal had, cut what was not whole"
+            );
+        }
+        Ok(log)
+    }
+
+    /// The journal entries of this log and generation. Of two with the same offset the later one counts.
+    fn journal_entries(&self) -> BTreeMap<Offset, EntryAt> {
+        let entries = self
+            .replay
+            .map_or(&[][..], |replay| replay.entries(self.id));
+        let newest = entries.iter().map(|entry| entry.log_generation).max();
+        let generation = self.checkpoint.map(|known| known.log_generation).or(newest);
+        entries
+            .iter()
+            .filter(|entry| Some(entry.log_generation) == generation)
+            .map(|entry| (entry.base_offset, entry.clone()))
+            .collect()
+    }
+
+    fn with(&self, recovered: Recovered) -> Rc<LogInner> {
+        Rc::new(LogInner {
+            shared: Rc::clone(self.shared),
+            id: self.id,
+            name: self.name.clone(),
+            dir: self.dir.clone(),
+            key: self.key,
+            state: RefCell::new(recovered_state(recovered, self.config.clone())),
+            changed: Notify::new(),
+        })
+    }
 }
 
 async fn create_dir(rt: &Rt, data_dir: &Path, dir: &Path) -> Result<(), Fault> {
@@ -229,42 +285,6 @@ async fn remove_segments(rt: &Rt, dir: &Path, files: &[(Offset, u64)]) -> Result
     Ok(())
 }
 
-/// The journal entries of this log and generation. Of two with the same offset the later one counts.
-fn entries_of(replay: &Replay, id: LogId, generation: Option<u64>) -> BTreeMap<Offset, EntryAt> {
-    let entries = replay.entries(id);
-    let newest = entries.iter().map(|entry| entry.log_generation).max();
-    let generation = generation.or(newest);
-    entries
-        .iter()
-        .filter(|entry| Some(entry.log_generation) == generation)
-        .map(|entry| (entry.base_offset, entry.clone()))
-        .collect()
-}
-
-fn new_log(
-    shared: &Rc<Shared>,
-    id: LogId,
-    name: LogName,
-    dir: PathBuf,
-    key: u64,
-    config: LogConfig,
-    base: Offset,
-) -> Rc<LogInner> {
-    let now = shared.rt.wall_clock();
-    let recovered = Recovered {
-        segments: vec![Segment::new(base, config.index_interval_bytes, now)],
-        epochs: Default::default(),
-        producers: Default::default(),
-        end: base,
-        generation: 1,
-        durable_end: base,
-        rest: Vec::new(),
-        report: Default::default(),
-    };
-    let state = recovered_state(recovered, config);
-    log_of(shared, id, name, dir, key, state)
-}
-
 fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
     let (start, end) = (recovered.segments[0].base, recovered.end);
     let durable_end = recovered.durable_end.max(start).min(end);
@@ -306,25 +326,6 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         fault: None,
         reported: false,
     }
-}
-
-fn log_of(
-    shared: &Rc<Shared>,
-    id: LogId,
-    name: LogName,
-    dir: PathBuf,
-    key: u64,
-    state: State,
-) -> Rc<LogInner> {
-    Rc::new(LogInner {
-        shared: Rc::clone(shared),
-        id,
-        name,
-        dir,
-        key,
-        state: RefCell::new(state),
-        changed: Notify::new(),
-    })
 }
 
 impl LogInner {

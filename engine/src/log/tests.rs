@@ -352,6 +352,30 @@ fn a_replicated_log_counts_at_once_and_is_written_behind() {
 }
 
 #[test]
+fn a_log_that_becomes_persisted_counts_nothing_before_the_sync_of_what_was_in_memory() {
+    on_both("configure", |rig| async move {
+        let mut replicated = config();
+        replicated.durability = Durability::Replicated;
+        let (engine, log) = rig.start(replicated).await;
+        log.append(batch_at(0, 1, 100), EPOCH).expect("append");
+        assert_eq!(log.marks().counted_end, Offset::new(1));
+        log.configure(config());
+        log.append(batch_at(1, 1, 100), EPOCH).expect("append");
+        let marks = log.marks();
+        assert_eq!(
+            marks.counted_end,
+            Offset::new(1),
+            "what counted stays counted"
+        );
+        assert_eq!(marks.durable_end, Offset::ZERO);
+        counted(&engine, &log, Offset::new(2)).await;
+        assert_eq!(log.marks().durable_end, Offset::new(2));
+        assert!(engine.stats().segment_syncs > 0);
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
 fn reads_keep_their_limits() {
     on_both("limits", |rig| async move {
         let (engine, log) = rig.start(config()).await;
@@ -554,6 +578,17 @@ fn many_logs_share_commits_and_report_together() {
         assert_eq!(stats.segment_writes, 0);
         engine.delete_log(logs[7].id()).await.expect("delete");
         assert!(engine.log(logs[7].id()).is_none());
+        // The same name again, for another topic: nothing of the old one is there.
+        let id = LogId {
+            topic_id: TopicId([1; 16]),
+            ..logs[7].id()
+        };
+        let name = logs[7].name().clone();
+        let again = engine.open_log(id, name, config()).await.expect("open");
+        assert_eq!(again.marks().log_end, Offset::ZERO);
+        again.append(batch_at(0, 1, 100), EPOCH).expect("append");
+        counted(&engine, &again, Offset::new(1)).await;
+        engine.delete_log(id).await.expect("delete");
         engine.close().await.expect("close");
         let listed = rig.rt.list_dir(&rig.engine.data_dir).await.expect("list");
         let dirs = listed
