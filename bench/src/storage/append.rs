@@ -254,7 +254,9 @@ async fn append(
                 while rt_of_task.now() < ends {
                     let began = rt_of_task.now();
                     append_one(&rt_of_task, &log, &notify, &template).await?;
-                    latency.record(micros(rt_of_task.now().since(began))).expect("a resizing histogram takes any value");
+                    latency
+                        .record(micros(rt_of_task.now().since(began)))
+                        .expect("a resizing histogram takes any value");
                 }
                 Ok::<_, String>(latency)
             }));

@@ -50,7 +50,9 @@ pub async fn write(
                     let buffer = rt_of_task.alloc(block);
                     let began = rt_of_task.now();
                     file.write_at(buffer, index % blocks * block as u64).await?;
-                    latency.record(micros(rt_of_task.now().since(began))).expect("a resizing histogram takes any value");
+                    latency
+                        .record(micros(rt_of_task.now().since(began)))
+                        .expect("a resizing histogram takes any value");
                 }
                 Ok::<_, std::io::Error>(latency)
             })

@@ -7,6 +7,7 @@ mod file;
 mod host;
 pub(super) mod net;
 mod shards;
+mod watchdog;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::types::Timestamp;
 pub(super) use file::{Buffer, File};
 pub use host::usable_cores;
 pub use shards::{ShardHandle, ShardOptions, run_alone, run_shards};
+pub use watchdog::rescues;
 
 /// How long produce and tail fetch may wait for a turn behind other classes.
 const FOREGROUND_LATENCY_MAX: Duration = Duration::from_millis(2);

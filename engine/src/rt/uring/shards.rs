@@ -4,7 +4,10 @@ use std::{future::Future, io, sync::mpsc, time::Duration};
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
-use super::{InFlight, Uring, io_error};
+use super::{
+    InFlight, Uring, io_error,
+    watchdog::{HEARTBEAT, Watchdog},
+};
 use crate::{
     rt::{Rt, Task},
     types::ShardId,
@@ -70,13 +73,6 @@ impl ShardOptions {
         }
     }
 }
-
-/// A wake-up through a channel that got lost delays its message by at most this.
-///
-/// glommio loses one now and then: measured with both sides asleep between messages, about once in tens of thousands, and
-/// more often while channels connect. The message is there, the executor sleeps, and any event makes it look. One timer
-/// per executor is that event, at some 200 wake-ups per second of an idle core.
-const HEARTBEAT: Duration = Duration::from_millis(5);
 
 /// A running shard.
 pub struct ShardHandle<T: Send + 'static> {
@@ -182,9 +178,12 @@ where
 {
     let rt = Rt::Uring(Uring::new(in_flight));
     let clock = rt.clone();
-    let _heartbeat: Task<()> = rt.spawn(super::Class::Housekeeping, async move {
+    let watchdog = Watchdog::start();
+    // In the most urgent class: a beat that waits behind others would look like one that is overdue.
+    let _heartbeat: Task<()> = rt.spawn(super::Class::Foreground, async move {
         loop {
             clock.sleep(HEARTBEAT).await;
+            watchdog.beat();
         }
     });
     let running = main(rt.clone());
