@@ -70,12 +70,13 @@ pub struct Client {
     pub host: IpAddr,
 }
 
-/// Decodes the body and hands the request to its handler, which runs when polled.
+/// Decodes the body and hands the request to its handler, which runs when polled. `frame_bytes` is what a slice of the body keeps alive.
 pub fn begin(
     shard: &Rc<Shard>,
     header: RequestHeader,
     body: Reader,
     host: IpAddr,
+    frame_bytes: usize,
 ) -> Result<Handling, DecodeError> {
     let version = header.version;
     let shard = shard.clone();
@@ -89,7 +90,12 @@ pub fn begin(
     match header.api.key {
         ApiKey::Produce => {
             let request = body.body(version)?;
-            Ok(Box::pin(produce::produce(shard, request, header)))
+            Ok(Box::pin(produce::produce(
+                shard,
+                request,
+                header,
+                frame_bytes,
+            )))
         }
         ApiKey::Fetch => {
             let request = body.body(version)?;

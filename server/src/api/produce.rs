@@ -12,8 +12,8 @@ use kafka_protocol::{
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use forebay_engine::{
-    ShardId,
-    batch::{BatchError, Codec, validate},
+    LogId, ShardId,
+    batch::{BatchError, Codec, ValidBatch, validate},
 };
 
 use super::{
@@ -214,7 +214,12 @@ impl ProducePartitionReply {
 
 /// Validates every batch here, on the connection's core, appends all of them at once where they belong, and replies when they are
 /// committed. All effects are queued before the first await.
-pub async fn produce(shard: Rc<Shard>, request: ProduceRequest, header: RequestHeader) -> Outcome {
+pub async fn produce(
+    shard: Rc<Shard>,
+    request: ProduceRequest,
+    header: RequestHeader,
+    frame_bytes: usize,
+) -> Outcome {
     let acks = Acks::from_wire(request.acks);
     if acks.is_none() || request.transactional_id.is_some() {
         let error = match acks {
@@ -236,7 +241,12 @@ pub async fn produce(shard: Rc<Shard>, request: ProduceRequest, header: RequestH
             let partitions = topic.partitions.into_iter().map(|partition| {
                 let index = partition.index;
                 let place = match prepare(&shard, known, partition, header.version) {
-                    Ok((owner, append)) => {
+                    Ok((owner, log, batch)) => {
+                        let append = Append {
+                            log,
+                            batch,
+                            frame_bytes,
+                        };
                         appends.push((owner, append));
                         Ok(appends.len() - 1)
                     }
@@ -300,7 +310,7 @@ fn prepare(
     topic: Option<&Arc<Topic>>,
     partition: ProducePartition,
     version: i16,
-) -> Result<(ShardId, Append), Refused> {
+) -> Result<(ShardId, LogId, ValidBatch), Refused> {
     let located = locate(shard, topic, partition.index).map_err(Refused::Partition)?;
     let topic = topic.expect("a partition that was located has a topic");
     let records = partition
@@ -311,8 +321,7 @@ fn prepare(
     if version < ZSTD_FROM_VERSION && batch.header().codec() == Ok(Codec::Zstd) {
         return Err(Refused::Partition(ErrorCode::UnsupportedCompressionType));
     }
-    let log = located.log;
-    Ok((located.owner, Append { log, batch }))
+    Ok((located.owner, located.log, batch))
 }
 
 impl Refused {

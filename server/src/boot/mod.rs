@@ -53,6 +53,8 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 pub struct Broker {
     /// Where clients connect.
     pub address: SocketAddr,
+    /// Of `/metrics` and the like, unless that is off.
+    pub http_address: Option<SocketAddr>,
     pub report: Report,
     stop: Arc<AtomicBool>,
     shards: Vec<ShardHandle<Result<(), StartFailure>>>,
@@ -101,6 +103,7 @@ impl Broker {
                 report.ready(&ready);
                 Ok(Broker {
                     address: ready.address,
+                    http_address: ready.http,
                     report,
                     stop,
                     shards,

@@ -166,8 +166,8 @@ async fn read_requests(
         let needed = api.request_memory_bytes(frame_bytes) as u64;
         shard.front.memory.extend(&mut held, needed).await;
         let host = connection.peer.ip();
-        let mut work =
-            api::begin(shard, header, body, host).map_err(|error| Broken::Body(api.name, error))?;
+        let mut work = api::begin(shard, header, body, host, frame_bytes)
+            .map_err(|error| Broken::Body(api.name, error))?;
         // The first poll is what puts the effects in order. The writer polls again, with a waker that counts.
         let first = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let work = match first {

@@ -16,6 +16,8 @@ use crate::shard::Shard;
 pub struct Append {
     pub log: LogId,
     pub batch: ValidBatch,
+    /// What the batch keeps alive: it is a slice of the request's frame.
+    pub frame_bytes: usize,
 }
 
 /// The batches of one request for the partitions of one shard.
@@ -99,7 +101,7 @@ fn begin(shard: &Rc<Shard>, append: Append) -> Begun {
     shard.counters.produced_batches.add(1);
     shard.counters.produced_records.add(records as usize);
     shard.counters.produced_bytes.add(append.batch.len());
-    match partition.append_in_turn(append.batch) {
+    match partition.append_slice_in_turn(append.batch, append.frame_bytes) {
         Turn::Done(Ok(appended)) => Begun::Appended(partition, appended),
         Turn::Done(Err(error)) => Begun::Failed(AppendFailure::Log(error)),
         Turn::Waiting(receiver) => {

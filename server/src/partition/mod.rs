@@ -45,6 +45,7 @@ pub struct Partition {
 /// An append that found no room.
 struct Waiting {
     batch: ValidBatch,
+    frame_bytes: usize,
     done: OneshotSender<Result<Appended, AppendError>>,
 }
 
@@ -81,23 +82,40 @@ impl Partition {
         self.leader_epoch.set(epoch);
     }
 
-    /// Appends now, without waiting; order of calls is order in the log.
+    /// Appends now, without waiting; order of calls is order in the log. The batch is an allocation of its own.
     pub fn append(&self, batch: ValidBatch) -> Result<Appended, AppendError> {
-        let appended = self.log.append(batch, self.leader_epoch.get())?;
+        let bytes = batch.len();
+        self.append_slice(batch, bytes)
+    }
+
+    fn append_slice(&self, batch: ValidBatch, frame_bytes: usize) -> Result<Appended, AppendError> {
+        let epoch = self.leader_epoch.get();
+        let appended = self.log.append_slice(batch, epoch, frame_bytes)?;
         // Under `replicated` the append counts already; no progress event needs to come for it.
         self.on_progress();
         Ok(appended)
     }
 
-    /// Appends now if there is room and nobody is in line, else joins the line.
+    /// Appends now if there is room and nobody is in line, else joins the line. Tell `Shard::await_room` of one that waits.
     pub fn append_in_turn(&self, batch: ValidBatch) -> Turn {
+        self.append_slice_in_turn(batch, 0)
+    }
+
+    /// As `append_in_turn`, for a batch that keeps a frame of `frame_bytes` alive.
+    pub fn append_slice_in_turn(&self, batch: ValidBatch, frame_bytes: usize) -> Turn {
+        // A batch that was converted is no slice of its frame, and may be the longer of the two.
+        let frame_bytes = frame_bytes.max(batch.len());
         let mut waiting = self.waiting.borrow_mut();
-        if waiting.is_empty() && self.takes(&batch) {
+        if waiting.is_empty() && self.takes(frame_bytes) {
             drop(waiting);
-            return Turn::Done(self.append(batch));
+            return Turn::Done(self.append_slice(batch, frame_bytes));
         }
         let (done, receiver) = oneshot();
-        waiting.push_back(Waiting { batch, done });
+        waiting.push_back(Waiting {
+            batch,
+            frame_bytes,
+            done,
+        });
         Turn::Waiting(receiver)
     }
 
@@ -108,7 +126,7 @@ impl Partition {
                 let mut waiting = self.waiting.borrow_mut();
                 match waiting.front() {
                     None => return true,
-                    Some(front) if !front.done.is_closed() && !self.takes(&front.batch) => {
+                    Some(front) if !front.done.is_closed() && !self.takes(front.frame_bytes) => {
                         return false;
                     }
                     Some(_) => waiting.pop_front().expect("the front was just seen"),
@@ -117,7 +135,7 @@ impl Partition {
             if next.done.is_closed() {
                 continue;
             }
-            let outcome = self.append(next.batch);
+            let outcome = self.append_slice(next.batch, next.frame_bytes);
             // A caller that left in this very moment sees a time-out, as with any append that is late.
             let _ = next.done.send(outcome);
         }
@@ -168,8 +186,8 @@ impl Partition {
     }
 
     /// Whether an append would not be refused as `Busy`. A log with a fault "takes" everything: it answers with the fault.
-    fn takes(&self, batch: &ValidBatch) -> bool {
-        self.log.has_room(batch.len()) || self.log.fault().is_some()
+    fn takes(&self, frame_bytes: usize) -> bool {
+        self.log.has_room(frame_bytes) || self.log.fault().is_some()
     }
 }
 

@@ -66,15 +66,14 @@ pub fn seeds(shards: u16, between: Between) -> Vec<MeshSeeds> {
     let mut ends: Vec<Vec<(Option<SenderSeed<Batch>>, Option<ReceiverSeed<Batch>>)>> = (0..count)
         .map(|_| (0..count).map(|_| (None, None)).collect())
         .collect();
-    for from in 0..count {
-        for to in (0..count).filter(|to| *to != from) {
-            let (sender, receiver) = match between {
-                Between::Threads => channel::between_threads(QUEUE_BATCHES_MAX),
-                Between::Simulated => channel::in_simulator(QUEUE_BATCHES_MAX),
-            };
-            ends[from][to].0 = Some(sender);
-            ends[to][from].1 = Some(receiver);
-        }
+    let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+    for (from, to) in pairs.filter(|(from, to)| from != to) {
+        let (sender, receiver) = match between {
+            Between::Threads => channel::between_threads(QUEUE_BATCHES_MAX),
+            Between::Simulated => channel::in_simulator(QUEUE_BATCHES_MAX),
+        };
+        ends[from][to].0 = Some(sender);
+        ends[to][from].1 = Some(receiver);
     }
     ends.into_iter()
         .map(|of_shard| MeshSeeds {

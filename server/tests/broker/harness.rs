@@ -1,6 +1,8 @@
 //! A broker inside the test: two shards, a data directory of its own, a free port.
 
 use std::{
+    io::{Read, Write},
+    net::TcpStream,
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -63,6 +65,19 @@ impl TestBroker {
     pub fn client(&self) -> Client {
         let broker = self.broker.as_ref().expect("the broker runs");
         Client::connect(broker.address)
+    }
+
+    /// Status and body.
+    pub fn http(&self, path: &str) -> (u16, String) {
+        let broker = self.broker.as_ref().expect("the broker runs");
+        let address = broker.http_address.expect("the HTTP port is on");
+        let mut stream = TcpStream::connect(address).expect("the HTTP port listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").expect("head and body");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
     }
 
     /// A clean stop.

@@ -1,5 +1,8 @@
 //! A whole broker in this process, spoken to by a raw client: what real clients rely on, and what hostile ones try.
 
+// A test ends at the first thing that is not as it should be.
+#![allow(clippy::unwrap_used)]
+
 mod client;
 mod harness;
 mod hostile;
@@ -378,4 +381,51 @@ fn many_connections_at_once_spread_over_the_shards() {
             });
         }
     });
+}
+
+#[test]
+fn producers_that_outrun_the_disk_wait_in_order() {
+    // 4 MiB of tail for each shard; every round brings twice that before the first reply is read.
+    let broker = TestBroker::with(&[("forebay.tail.cache.bytes", "8388608")]);
+    let mut client = broker.client();
+    client.create_topic("t", 2);
+    let value = vec![3; 400_000];
+    let mut next = 0;
+    for _ in 0..5 {
+        let request = produce_request("t", &[(0, batch(&[&value])), (1, batch(&[&value]))], -1);
+        for _ in 0..20 {
+            client.send(9, &request);
+        }
+        for _ in 0..20 {
+            let (_, response) = client.receive::<ProduceRequest>(9);
+            for partition in &response.responses[0].partition_responses {
+                let outcome = (partition.error_code, partition.base_offset);
+                assert_eq!(outcome, (0, next), "{partition:?}");
+            }
+            next += 1;
+        }
+    }
+}
+
+#[test]
+fn metrics_and_health_are_served() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.create_topic("t", 2);
+    client.produce("t", 0, &[b"a", b"b", b"c"]);
+    client.produce("t", 1, &[b"d"]);
+    let (status, body) = broker.http("/metrics");
+    assert_eq!(status, 200);
+    let value = |name: &str| {
+        let line = body.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{body}"));
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(value("forebay_shards "), 2);
+    assert_eq!(value("forebay_produced_records_total "), 4);
+    assert_eq!(value("forebay_requests_total{api=\"Produce\"} "), 2);
+    assert_eq!(value("forebay_connections "), 1);
+    assert_eq!(broker.http("/livez"), (200, "ok\n".to_owned()));
+    assert_eq!(broker.http("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(broker.http("/").0, 404);
 }
