@@ -214,7 +214,7 @@ impl Engine {
 
     /// Writes everything behind, syncs, checkpoints, cuts files to their exact length. The engine takes no more appends.
     pub async fn close(&self) -> Result<(), Fault> {
-        self.0.stop_background().await;
+        // While logs come to rest checkpoints go on: a truncation that has begun waits for one.
         let logs: Vec<Rc<LogInner>> = self.0.logs.borrow().values().cloned().collect();
         stream::iter(logs)
             .for_each_concurrent(CLOSES_IN_FLIGHT_MAX, |log| async move {
@@ -224,6 +224,7 @@ impl Engine {
                 }
             })
             .await;
+        self.0.stop_background().await;
         self.0.checkpoint(Kind::Clean).await?;
         self.0.save_indexes(0).await;
         match self.0.first_fault() {

@@ -77,7 +77,7 @@ impl LogInner {
         if let Some(fault) = &state.fault {
             return Err(AppendError::Fault(fault.clone()));
         }
-        if state.phase == Phase::Closed {
+        if matches!(state.phase, Phase::Closed | Phase::Removed) {
             let closed = std::io::Error::other("the log is closed");
             return Err(AppendError::Fault(Fault::io("append", &self.dir, closed)));
         }

@@ -39,6 +39,7 @@ struct Cut {
 impl LogInner {
     /// Cuts every batch that holds `offset` or comes after it.
     pub async fn truncate_to(self: &Rc<Self>, offset: Offset) -> Result<(), Fault> {
+        self.wait_until(|state| state.phase != Phase::Cutting).await;
         {
             let mut state = self.state.borrow_mut();
             if let Some(fault) = &state.fault {
@@ -47,7 +48,10 @@ impl LogInner {
             if offset >= state.marks.log_end {
                 return Ok(());
             }
-            assert_eq!(state.phase, Phase::Open, "one cut at a time");
+            if matches!(state.phase, Phase::Closed | Phase::Removed) {
+                let closed = std::io::Error::other("the log is closed");
+                return Err(Fault::io("truncate", &self.dir, closed));
+            }
             assert!(
                 offset >= state.marks.high_watermark,
                 "a cut below the high watermark"
@@ -239,6 +243,7 @@ impl LogInner {
     }
 
     async fn remove_files(&self, paths: &[PathBuf]) -> Result<(), Fault> {
+        let _names = self.shared.hold_names().await;
         let rt = &self.shared.rt;
         for path in paths {
             if rt.exists(path).await {

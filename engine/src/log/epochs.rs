@@ -35,7 +35,11 @@ impl Epochs {
                 return;
             }
             assert!(last.epoch < epoch, "epochs never go back");
-            assert!(last.start < start, "an epoch in the list has a batch");
+            assert!(last.start <= start, "offsets grow");
+            if last.start == start {
+                // All its batches were deleted, and it was trimmed to the log end.
+                self.entries.pop();
+            }
         }
         assert!(epoch.0 >= 0, "every batch in the log has an epoch");
         self.entries.push(Entry { epoch, start });
@@ -119,6 +123,17 @@ impl Epochs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_whose_batches_were_all_deleted_gives_way() {
+        let mut epochs = Epochs::default();
+        epochs.append(LeaderEpoch(1), Offset::new(0));
+        epochs.trim_to(Offset::new(7));
+        assert_eq!(epochs.latest(), Some(LeaderEpoch(1)));
+        epochs.append(LeaderEpoch(2), Offset::new(7));
+        let entries: Vec<_> = epochs.iter().collect();
+        assert_eq!(entries, [(LeaderEpoch(2), Offset::new(7))]);
+    }
 
     fn list(entries: &[(i32, i64)]) -> Epochs {
         let entries = entries.to_vec();

@@ -328,6 +328,7 @@ impl LogInner {
         }
         tracing::warn!(log = %self.name, segment = %base, covered = index.len(), len, "built the index again");
         if index.len() == len {
+            let _names = shared.keep_names().await;
             durable::replace_file(&shared.rt, &index_path(&self.dir, base), &index.encode())
                 .await?;
         }

@@ -159,6 +159,7 @@ impl LogInner {
             state.cursors.clear(&self.shared);
             state.segments.drain(..count).collect::<Vec<_>>()
         };
+        let _names = self.shared.hold_names().await;
         let rt = &self.shared.rt;
         let delay_ms = self.state.borrow().config.file_delete_delay_ms;
         let due = Instant(rt.now().0 + Duration::from_millis(delay_ms).as_nanos() as u64);

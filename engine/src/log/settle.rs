@@ -23,6 +23,9 @@ impl LogInner {
     /// checkpoint said of it, if that still holds.
     pub async fn describe_durably(self: &Rc<Self>) -> Option<Rc<LogCheckpoint>> {
         loop {
+            if self.state.borrow().phase == Phase::Removed {
+                return None;
+            }
             let described = self.describe();
             match self.sync_to(described.recovery_offset).await {
                 Ok(Waited::Reached) => return Some(described),
@@ -83,6 +86,7 @@ impl LogInner {
             index
         };
         let base = index.base();
+        let _names = self.shared.keep_names().await;
         let result = durable::replace_file(
             &self.shared.rt,
             &index_path(&self.dir, base),
@@ -151,9 +155,11 @@ impl LogInner {
     /// Takes the log out of the data directory: renamed first, so that a crash leaves all of it or a directory to be removed.
     pub async fn remove(self: &Rc<Self>, data_dir: &Path) -> Result<(), Fault> {
         self.wait_until(|state| state.phase != Phase::Cutting).await;
-        self.state.borrow_mut().phase = Phase::Closed;
+        self.state.borrow_mut().phase = Phase::Removed;
+        self.changed.notify_all();
         self.pause_writer().await;
         self.forget_files();
+        let _names = self.shared.hold_names().await;
         let rt = &self.shared.rt;
         let mut topic = self.name.topic.clone();
         topic.truncate(DELETED_TOPIC_BYTES_MAX);

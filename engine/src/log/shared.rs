@@ -12,7 +12,10 @@ use super::tail::TailPool;
 use crate::{
     error::Fault,
     journal::writer::Journal,
-    rt::{File, Instant, OpenMode, Rt, local::Notify},
+    rt::{
+        File, Instant, OpenMode, Rt,
+        local::{Budget, Notify, Units},
+    },
     segment::Index,
     types::{LogId, Offset},
 };
@@ -56,6 +59,9 @@ pub struct Limits {
 /// Open segment files of a shard that are kept open though nobody uses them at the moment.
 pub const OPEN_FILES_MAX: usize = 1024;
 
+/// Segment files of a shard that are being opened.
+pub const OPENS_IN_FLIGHT_MAX: u64 = 64;
+
 /// Indexes of sealed segments in memory. A full one (1 GiB at an entry per 64 KiB) takes 256 KiB, most are not full.
 pub const INDEXES_MAX: usize = 256;
 
@@ -79,6 +85,9 @@ pub struct Shared {
     /// Appends that were refused may be tried again.
     pub room: Notify,
     pub journal: RefCell<Option<Journal>>,
+    /// Opens of segment files take one unit, whatever takes their names away takes all: glommio panics when a path vanishes
+    /// in the middle of an open.
+    names: Budget,
     pub files: Cache<(SegmentKey, Handle), File>,
     pub indexes: Cache<SegmentKey, Index>,
     /// Read-ahead that cold readers of all logs hold.
@@ -105,6 +114,7 @@ impl Shared {
             pool: TailPool::new(limits.tail_bytes_max),
             room: Notify::new(),
             journal: RefCell::new(None),
+            names: Budget::new(OPENS_IN_FLIGHT_MAX),
             files: Cache::new(OPEN_FILES_MAX),
             indexes: Cache::new(INDEXES_MAX),
             readahead_bytes: Cell::new(0),
@@ -145,6 +155,7 @@ impl Shared {
         if let Some(file) = self.files.get(&(key, handle)) {
             return Ok(file);
         }
+        let _opening = self.names.take(1).await;
         let mode = match handle {
             Handle::Behind => OpenMode::ReadWrite,
             Handle::Durable => OpenMode::ReadWriteDurable,
@@ -152,6 +163,16 @@ impl Shared {
         let file = Rc::new(self.rt.open(path, mode).await?);
         self.files.put((key, handle), Rc::clone(&file));
         Ok(file)
+    }
+
+    /// Nobody takes a name in a log's directory away while the result lives: for files that are replaced.
+    pub async fn keep_names(&self) -> Units {
+        self.names.take(1).await
+    }
+
+    /// Waits until no segment file is being opened; none is while the result lives.
+    pub async fn hold_names(&self) -> Units {
+        self.names.take(OPENS_IN_FLIGHT_MAX).await
     }
 
     /// The segment is gone or has been cut: nobody may find the old file or index here.

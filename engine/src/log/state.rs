@@ -65,6 +65,8 @@ pub enum Phase {
     Cutting,
     /// No more appends.
     Closed,
+    /// Out of the data directory: nothing is written any more, and nobody need wait.
+    Removed,
 }
 
 /// Where the segment files stand.
@@ -268,7 +270,7 @@ impl LogInner {
     pub fn poison(&self, fault: Fault) {
         {
             let mut state = self.state.borrow_mut();
-            if state.fault.is_some() {
+            if state.fault.is_some() || state.phase == Phase::Removed {
                 return;
             }
             state.fault = Some(fault.clone());

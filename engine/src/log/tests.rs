@@ -132,16 +132,17 @@ where
         });
     }
     let dir = std::env::temp_dir().join(format!("forebay-log-{name}-{}", std::process::id()));
+    let inside = dir.clone();
     uring::run_alone(move |rt| async move {
-        rt.create_dir_all(&dir)
+        rt.create_dir_all(&inside)
             .await
             .expect("create the data directory");
-        test(Rig::new(rt.clone(), dir.clone())).await;
-        rt.remove_dir_all(&dir)
-            .await
-            .expect("remove the data directory");
+        test(Rig::new(rt, inside)).await;
     })
     .expect("an executor");
+    // Only now is nobody left who opens files in it.
+    #[allow(clippy::disallowed_methods)]
+    std::fs::remove_dir_all(&dir).expect("remove the data directory");
 }
 
 /// A batch of `count` records of `bytes` each; timestamps rise by one from `timestamp`. The content depends on all of these.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     shared::Handle,
-    state::{LogInner, State},
+    state::{LogInner, Phase, State},
 };
 use crate::{
     error::Fault,
@@ -41,7 +41,7 @@ struct Write {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     Reached,
-    /// The log was cut meanwhile, so what was waited for may never come.
+    /// The log was cut or removed meanwhile, so what was waited for may never come.
     Cut,
 }
 
@@ -301,7 +301,7 @@ impl LogInner {
                 if let Some(fault) = &state.fault {
                     return Err(fault.clone());
                 }
-                if state.generation != generation {
+                if state.generation != generation || state.phase == Phase::Removed {
                     return Ok(Waited::Cut);
                 }
                 if state.is_flushed_to(end) {
@@ -328,6 +328,9 @@ impl LogInner {
         };
         let result = self.sync_segment(base).await;
         if let Err(fault) = result {
+            if self.state.borrow().phase == Phase::Removed {
+                return Ok(Waited::Cut);
+            }
             self.poison(fault.clone());
             return Err(fault);
         }
