@@ -181,3 +181,49 @@ fn segments_roll_by_the_time_between_batches() {
         assert_eq!(rig.names(".log").await, bases);
     });
 }
+
+#[test]
+fn a_log_is_deleted_while_it_is_written_and_checkpointed() {
+    on_both("delete-busy", |rig| async move {
+        let (engine, logs) = rig.start_logs(4, config()).await;
+        for round in 0..4 {
+            for log in &logs {
+                for n in 0..10 {
+                    if log.fault().is_none() && engine.log(log.id()).is_some() {
+                        log.append(batch_at(n, 1, 5000), EPOCH).expect("append");
+                    }
+                }
+            }
+            let checkpoint = logs[3].0.shared.checkpoints.complete();
+            let deletion = async {
+                if round < 3 {
+                    rig.rt.yield_now().await;
+                    engine.delete_log(logs[round].id()).await.expect("delete");
+                }
+            };
+            let (checkpoint, ()) = futures_lite::future::zip(checkpoint, deletion).await;
+            checkpoint.expect("checkpoint");
+        }
+        assert_eq!(engine.stats().faults, 0);
+        counted(&engine, &logs[3], Offset::new(40)).await;
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn an_engine_closes_while_a_log_is_cut() {
+    on_both("close-cut", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..10 {
+            log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+        }
+        counted(&engine, &log, Offset::new(10)).await;
+        let cut = log.truncate_to(Offset::new(5));
+        let (cut, closed) = futures_lite::future::zip(cut, engine.close()).await;
+        closed.expect("close");
+        cut.expect("cut");
+        let (engine, log) = rig.start(config()).await;
+        assert_eq!(log.marks().log_end, Offset::new(5));
+        engine.close().await.expect("close");
+    });
+}
