@@ -238,7 +238,11 @@ async fn run_shard(
         return Ok(());
     };
     let outcome = conductor.run(&shard).await;
+    // Told, and not left to find out: nobody waits for a peer that is gone.
+    let others = shard.shards().filter(|other| *other != shard.id);
+    join_all(others.map(|to| shard.step(to, Step::Leave))).await;
     shard.leave_mesh();
+    shard.stopped().await;
     outcome
 }
 

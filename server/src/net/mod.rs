@@ -157,7 +157,6 @@ pub fn serve(shard: &Rc<Shard>, listener: Listener) {
     let rt = &shard.rt;
     rt.spawn(Class::Foreground, accept(shard.clone(), listener))
         .detach();
-    rt.spawn(Class::Foreground, reap(shard.clone())).detach();
 }
 
 async fn accept(shard: Rc<Shard>, listener: Listener) {
@@ -189,9 +188,10 @@ async fn accept(shard: Rc<Shard>, listener: Listener) {
     }
 }
 
-async fn reap(shard: Rc<Shard>) {
+/// Looks after the shard's connections until it stops.
+pub(crate) async fn reap(shard: Rc<Shard>) {
     let idle_max = Duration::from_millis(shard.config.network.connection_idle_ms);
-    while !shard.front.is_draining() {
+    while !shard.is_stopping() {
         shard.rt.sleep(REAP_INTERVAL).await;
         shard.front.reap(shard.rt.now(), idle_max);
     }

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use forebay_engine::rt::Class;
+
 use super::{
     Shard,
     mesh::Begun,
@@ -83,6 +85,13 @@ impl Shard {
                 Ok(())
             }
             Step::CloseEngine => self.engine.close().await.map_err(fault),
+            Step::Leave => {
+                // The answer is in the outbox before the outbox is closed.
+                let here = self.clone();
+                let leave = async move { here.leave_mesh() };
+                self.rt.spawn(Class::Foreground, leave).detach();
+                Ok(())
+            }
         }
     }
 }

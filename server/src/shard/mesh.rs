@@ -88,6 +88,9 @@ pub(super) struct Mesh {
     next_call: Cell<u64>,
     /// Calls of this shard that are not answered yet.
     asked: RefCell<HashMap<u64, (ShardId, OneshotSender<Answer>)>>,
+    /// Outboxes whose task has not ended.
+    sending: Cell<usize>,
+    sent: Notify,
     /// Calls of others that run here and end with their caller.
     watching: RefCell<HashMap<(ShardId, u64), Task<()>>>,
 }
@@ -137,7 +140,20 @@ impl Mesh {
             outboxes: (0..shards).map(|_| Outbox::default()).collect(),
             next_call: Cell::new(0),
             asked: RefCell::default(),
+            sending: Cell::new(0),
+            sent: Notify::new(),
             watching: RefCell::default(),
+        }
+    }
+
+    /// Completes when the mesh is closed and everything in its outboxes is on its way.
+    pub(super) async fn flushed(&self) {
+        loop {
+            let sent = self.sent.listen();
+            if self.sending.get() == 0 {
+                return;
+            }
+            sent.await;
         }
     }
 
@@ -197,8 +213,14 @@ pub(super) async fn join_peers(shard: &Rc<Shard>, seeds: MeshSeeds) {
         });
     for (peer, sender, receiver) in join_all(connects).await.into_iter().flatten() {
         let rt = shard.rt.clone();
-        rt.spawn(Class::Foreground, send_to(shard.clone(), peer, sender))
-            .detach();
+        let here = shard.clone();
+        let send = async move {
+            send_to(&here, peer, sender).await;
+            here.mesh.sending.set(here.mesh.sending.get() - 1);
+            here.mesh.sent.notify_all();
+        };
+        shard.mesh.sending.set(shard.mesh.sending.get() + 1);
+        rt.spawn(Class::Foreground, send).detach();
         rt.spawn(
             Class::Foreground,
             receive_from(shard.clone(), peer, receiver),
@@ -207,7 +229,7 @@ pub(super) async fn join_peers(shard: &Rc<Shard>, seeds: MeshSeeds) {
     }
 }
 
-async fn send_to(shard: Rc<Shard>, peer: ShardId, sender: Sender<Batch>) {
+async fn send_to(shard: &Rc<Shard>, peer: ShardId, sender: Sender<Batch>) {
     let outbox = &shard.mesh.outboxes[usize::from(peer.0)];
     loop {
         let filled = outbox.filled.listen();

@@ -32,7 +32,7 @@ use crate::{
     coord::Coordinators,
     meta::{Controller, Image, Topic},
     metrics::Counters,
-    net::Front,
+    net::{self, Front},
     partition::Partition,
 };
 use mesh::{Mesh, MeshSeeds};
@@ -105,6 +105,8 @@ impl Shard {
         rt.spawn(Class::Foreground, follow_progress(shard.clone()))
             .detach();
         rt.spawn(Class::Foreground, follow_room(shard.clone()))
+            .detach();
+        rt.spawn(Class::Foreground, net::reap(shard.clone()))
             .detach();
         shard
     }
@@ -201,12 +203,13 @@ impl Shard {
         self.stop.notify_all();
     }
 
-    /// Completes when this shard has left the mesh; all but shard 0 leave when shard 0 does.
+    /// Completes when this shard has left the mesh and all it had to say is on its way.
     pub async fn stopped(&self) {
         let stop = self.stop.listen();
         if !self.is_stopping() {
             stop.await;
         }
+        self.mesh.flushed().await;
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -85,6 +85,8 @@ pub enum Step {
     /// No new connections, no new requests; those in flight get their replies.
     Drain,
     CloseEngine,
+    /// To all but shard 0: answer, leave the mesh, end.
+    Leave,
 }
 
 /// What travels between two shards, many at a time.
