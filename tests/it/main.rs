@@ -4,6 +4,7 @@ mod clients;
 mod crash;
 mod dump_log;
 mod groups;
+mod hostile;
 mod restart;
 mod roundtrip;
 mod tidy;
