@@ -7,5 +7,6 @@ mod groups;
 mod hostile;
 mod restart;
 mod roundtrip;
+mod startup;
 mod tidy;
 mod tools;

@@ -177,7 +177,12 @@ impl Broker {
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + START_MAX;
         loop {
-            if self.output().contains("ready in") {
+            // A line of its own: "Address already in use" is something else.
+            if self
+                .output()
+                .lines()
+                .any(|line| line.starts_with("ready in "))
+            {
                 return;
             }
             if let Some(status) = self

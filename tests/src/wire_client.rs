@@ -254,15 +254,19 @@ impl WireClient {
     /// A producer id of its own, epoch 0.
     #[track_caller]
     pub fn init_producer_id(&mut self) -> i64 {
-        let request = InitProducerIdRequest::default()
-            .with_transaction_timeout_ms(60_000)
-            .with_producer_id((-1).into())
-            .with_producer_epoch(-1);
-        let reply = self.call(&request, INIT_PRODUCER_ID_VERSION);
+        let reply = self.call(&init_producer_id_request(), INIT_PRODUCER_ID_VERSION);
         assert_eq!(error(reply.error_code), None);
         assert_eq!(reply.producer_epoch, 0);
         reply.producer_id.0
     }
+}
+
+pub fn init_producer_id_request() -> InitProducerIdRequest {
+    InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000)
+        .with_producer_id((-1).into())
+        .with_producer_epoch(-1)
 }
 
 pub fn produce_request(

@@ -30,6 +30,9 @@ pub const LENGTH_PREFIX_LEN: usize = 12;
 
 pub const MAGIC: i8 = 2;
 
+/// No batch of any format is shorter than this after its length field.
+const BATCH_LENGTH_MIN: i32 = 14;
+
 /// Where each field begins.
 pub(super) mod at {
     pub const BASE_OFFSET: usize = 0;
@@ -86,21 +89,26 @@ impl BatchHeader {
     /// Promises: `total_len >= HEADER_LEN`, offsets do not overflow, `record_count >= 0`. Not checked: that the rest of the
     /// batch is there, the CRC, and whatever a topic asks.
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
-        // Older formats are shorter than our header: say "wrong magic" rather than "truncated".
-        match bytes.get(at::MAGIC) {
-            None => return Err(BatchError::Truncated),
-            Some(&magic) if magic as i8 != MAGIC => return Err(BatchError::Magic(magic as i8)),
-            Some(_) => {}
+        // Older formats are shorter than our header: say "wrong magic" rather than "truncated", if there can be an older batch.
+        let Some(prefix) = bytes.first_chunk::<{ at::CRC }>() else {
+            return Err(BatchError::Truncated);
+        };
+        let batch_length = i32::from_be_bytes(field(prefix, at::BATCH_LENGTH));
+        if batch_length < BATCH_LENGTH_MIN {
+            return Err(BatchError::Length(batch_length));
+        }
+        let magic = i8::from_be_bytes(field(prefix, at::MAGIC));
+        if magic != MAGIC {
+            return Err(BatchError::Magic(magic));
         }
         let Some(fixed) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(BatchError::Truncated);
         };
-        let batch_length = i32::from_be_bytes(field(fixed, at::BATCH_LENGTH));
         let total_len = usize::try_from(batch_length)
             .ok()
             .map(|length| length + LENGTH_PREFIX_LEN)
             .filter(|&total| total >= HEADER_LEN)
-            .ok_or(BatchError::Malformed("batch length"))?;
+            .ok_or(BatchError::Length(batch_length))?;
         let base_offset = Offset::from_wire(i64::from_be_bytes(field(fixed, at::BASE_OFFSET)))
             .ok_or(BatchError::Malformed("negative base offset"))?;
         let last_offset_delta = i32::from_be_bytes(field(fixed, at::LAST_OFFSET_DELTA));
@@ -243,7 +251,7 @@ fn parse_producer(
     }
 }
 
-fn field<const N: usize>(fixed: &[u8; HEADER_LEN], position: usize) -> [u8; N] {
+fn field<const N: usize>(fixed: &[u8], position: usize) -> [u8; N] {
     let mut value = [0; N];
     value.copy_from_slice(&fixed[position..position + N]);
     value

@@ -156,8 +156,9 @@ fn headers_that_contradict_themselves_are_refused() {
     }
     let malformed = BatchError::Malformed;
     check(at::MAGIC, [1], BatchError::Magic(1));
-    check(at::BATCH_LENGTH, [0xff; 4], malformed("batch length"));
-    check(at::BATCH_LENGTH, [0; 4], malformed("batch length"));
+    check(at::BATCH_LENGTH, [0xff; 4], BatchError::Length(-1));
+    check(at::BATCH_LENGTH, [0; 4], BatchError::Length(0));
+    check(at::BATCH_LENGTH, [0, 0, 0, 48], BatchError::Length(48));
     check(at::BATCH_LENGTH, [0x7f; 4], BatchError::Truncated);
     check(
         at::BASE_OFFSET,

@@ -85,6 +85,8 @@ pub enum BatchError {
     /// More or fewer bytes than exactly one batch.
     NotOneBatch,
     Magic(i8),
+    /// A length that no batch can have.
+    Length(i32),
     Crc {
         stored: u32,
         computed: u32,
@@ -114,6 +116,7 @@ impl fmt::Display for BatchError {
             BatchError::Truncated => f.write_str("batch is cut short"),
             BatchError::NotOneBatch => f.write_str("expected exactly one batch"),
             BatchError::Magic(magic) => write!(f, "batch format {magic} is not supported"),
+            BatchError::Length(length) => write!(f, "no batch has length {length}"),
             BatchError::Crc { stored, computed } => {
                 write!(
                     f,

@@ -11,7 +11,7 @@ mod report;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     rc::Rc,
     sync::{
         Arc,
@@ -48,6 +48,8 @@ pub use report::Report;
 
 /// How often shard 0 looks whether it shall stop.
 const STOP_POLL: Duration = Duration::from_millis(50);
+/// How long a listener on this host may take to accept.
+const TAKEN_PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A running broker.
 pub struct Broker {
@@ -72,7 +74,10 @@ impl Broker {
             .unwrap_or_else(|| u16::try_from(cores.len()).unwrap_or(u16::MAX));
         check_host(&data_dir, shards)?;
         let address = resolve(&config)?;
-        refuse_taken(address)?;
+        refuse_taken(address).map_err(|error| StartFailure::Listen {
+            address: address.to_string(),
+            error,
+        })?;
         let options = ShardOptions {
             cores,
             ..ShardOptions::unpinned(shards)
@@ -184,14 +189,23 @@ fn resolve(config: &Config) -> Result<SocketAddr, StartFailure> {
         .ok_or_else(|| failed(io::Error::other("the host has no address")))
 }
 
-/// The shards share the port (SO_REUSEPORT), and so would a second broker of the same user. An ordinary bind tells.
-fn refuse_taken(address: SocketAddr) -> Result<(), StartFailure> {
-    TcpListener::bind(address)
-        .map(drop)
-        .map_err(|error| StartFailure::Listen {
-            address: address.to_string(),
-            error,
-        })
+/// The shards share the port (SO_REUSEPORT), and so would a second broker of the same user. An ordinary bind tells, but it is also
+/// refused while connections of the last broker linger: then what counts is whether somebody answers.
+fn refuse_taken(address: SocketAddr) -> io::Result<()> {
+    match TcpListener::bind(address) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse || answers(address) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn answers(mut address: SocketAddr) -> bool {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    TcpStream::connect_timeout(&address, TAKEN_PROBE_TIME_MAX).is_ok()
 }
 
 /// What shard 0 has beside a shard.
@@ -353,7 +367,7 @@ impl Conductor {
             error,
         };
         if port != 0 {
-            TcpListener::bind(wanted).map_err(failed)?;
+            refuse_taken(wanted).map_err(failed)?;
         }
         let listener = shard.rt.listen(wanted).map_err(failed)?;
         let bound = listener.local_addr();

@@ -2,7 +2,9 @@
 //!
 //! Each frame becomes an allocation of its own, so that what the log keeps of one keeps nothing else alive. Small frames are copied
 //! out of a small read-ahead; a large one is read in place. Nothing is allocated for what a client merely claims: memory comes in
-//! steps, at most twice what has arrived (address space up to `EXACT_BYTES_MAX` is reserved at once, its pages are not).
+//! steps, at most twice what has arrived. Only a connection that has sent whole frames of a size gets room for the next such frame at
+//! once, so that a steady producer's batches are never copied as they grow. (Reserving room for every claim would cost more than
+//! address space: an allocator that uses huge pages makes 2 MiB resident for the first byte.)
 
 use std::{fmt, io};
 
@@ -19,13 +21,15 @@ const SIZE_BYTES: usize = 4;
 const AHEAD_BYTES: usize = 8 * 1024;
 /// The first step of a frame that does not fit the read-ahead; each step doubles what is there.
 const STEP_BYTES: usize = 8 * 1024;
-/// Frames up to this size get their final buffer at once and are never copied as they grow.
-const EXACT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The most room that a connection's earlier frames earn it.
+const EARNED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 pub(super) struct FrameReader {
     half: ReadHalf,
     ahead: BytesMut,
     frame_bytes_max: usize,
+    /// Room given at once: the largest frame that came whole, within `STEP_BYTES` and `EARNED_BYTES_MAX`.
+    earned_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,7 @@ impl FrameReader {
             half,
             ahead: BytesMut::new(),
             frame_bytes_max,
+            earned_bytes: STEP_BYTES,
         }
     }
 
@@ -99,25 +104,28 @@ impl FrameReader {
         connection: &Connection,
         memory: &Memory,
     ) -> Result<BytesMut, FrameError> {
-        let mut frame = BytesMut::with_capacity(len.min(EXACT_BYTES_MAX));
+        let mut room = len.min(self.earned_bytes);
+        memory.extend(held, room as u64).await;
+        let mut frame = BytesMut::with_capacity(room);
         frame.extend_from_slice(&self.ahead);
         self.ahead.clear();
-        while frame.len() < len {
-            // Never beyond the frame, never more than twice what is there.
-            let end = len.min(STEP_BYTES.max(2 * frame.len()));
-            memory.extend(held, end as u64).await;
-            // Only from here on is it the client who keeps us waiting.
-            connection.between_frames(false);
-            frame.reserve(end - frame.len());
-            let beyond = frame.split_off(end);
-            while frame.len() < end {
+        loop {
+            // Never beyond the frame.
+            let beyond = frame.split_off(room);
+            while frame.len() < room {
                 if connection.read(&mut self.half, &mut frame).await? == 0 {
                     return Err(FrameError::Truncated);
                 }
             }
             frame.unsplit(beyond);
-            connection.between_frames(true);
+            if room == len {
+                break;
+            }
+            room = len.min(2 * room);
+            memory.extend(held, room as u64).await;
+            frame.reserve(room - frame.len());
         }
+        self.earned_bytes = self.earned_bytes.max(len.min(EARNED_BYTES_MAX));
         Ok(frame)
     }
 }

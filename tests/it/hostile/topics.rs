@@ -112,18 +112,17 @@ fn names_at_the_limit_are_taken() {
     subject.finish();
 }
 
+/// Kafka names a topic that is there twice once, we name it twice.
 #[track_caller]
-fn check_create(client: &mut WireClient, topics: Vec<CreatableTopic>, expected: &[ResponseError]) {
+fn check_create(client: &mut WireClient, topics: Vec<CreatableTopic>, expected: ResponseError) {
     let request = CreateTopicsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(20_000);
     let reply = client.call(&request, CREATE_TOPICS_VERSION);
-    let errors: Vec<_> = reply
-        .topics
-        .iter()
-        .filter_map(|topic| error(topic.error_code))
-        .collect();
-    assert_eq!(errors, expected, "{request:?}");
+    assert!(!reply.topics.is_empty(), "{request:?}");
+    for topic in &reply.topics {
+        assert_eq!(error(topic.error_code), Some(expected), "{request:?}");
+    }
 }
 
 #[test]
@@ -139,24 +138,16 @@ fn impossible_topics_are_refused() {
             .with_replication_factor(replicas)
     };
     for partitions in [0, -2, i32::MIN] {
-        check_create(
-            &mut client,
-            vec![topic(partitions, 1)],
-            &[InvalidPartitions],
-        );
+        check_create(&mut client, vec![topic(partitions, 1)], InvalidPartitions);
     }
     for replicas in [0, -2, 3, i16::MAX, i16::MIN] {
         check_create(
             &mut client,
             vec![topic(1, replicas)],
-            &[InvalidReplicationFactor],
+            InvalidReplicationFactor,
         );
     }
-    check_create(
-        &mut client,
-        vec![topic(1, 1), topic(1, 1)],
-        &[InvalidRequest],
-    );
+    check_create(&mut client, vec![topic(1, 1), topic(1, 1)], InvalidRequest);
     if subject.broker.is_some() {
         // Kafka tries.
         for partitions in [i32::MAX, 100_000_000] {
