@@ -48,6 +48,8 @@ pub use report::Report;
 
 /// How often shard 0 looks whether it shall stop.
 const STOP_POLL: Duration = Duration::from_millis(50);
+/// How long a killed broker's listener may outlive it.
+const KILLED_LISTENER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a listener on this host may take to accept.
 const TAKEN_PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -74,7 +76,12 @@ impl Broker {
             .unwrap_or_else(|| u16::try_from(cores.len()).unwrap_or(u16::MAX));
         check_host(&data_dir, shards)?;
         let address = resolve(&config)?;
-        refuse_taken(address).map_err(|error| StartFailure::Listen {
+        let killed = !data_dir.is_new && data_dir.clean_epoch.is_none();
+        let free = match killed {
+            true => outlast_killed(address),
+            false => refuse_taken(address),
+        };
+        free.map_err(|error| StartFailure::Listen {
             address: address.to_string(),
             error,
         })?;
@@ -195,6 +202,17 @@ fn refuse_taken(address: SocketAddr) -> io::Result<()> {
     match TcpListener::bind(address) {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse || answers(address) => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// The kernel takes the rings of a killed broker apart after the process is gone, and its listeners live until then.
+fn outlast_killed(address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + KILLED_LISTENER_TIME_MAX;
+    loop {
+        match refuse_taken(address) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            outcome => return outcome,
+        }
     }
 }
 
