@@ -212,7 +212,7 @@ fn refused_batches_get_kafkas_errors_and_harm_nothing() {
         [good.clone(), good.clone()].concat().into(),
         87,
     );
-    check("nothing", bytes::Bytes::new(), 2);
+    check("nothing", bytes::Bytes::new(), 87);
     let large = vec![1; 2 << 20];
     check("too large", batch(&[&large]), 10);
     let response = client.call(9, &produce_request("t", &[(9, good.clone())], -1));
