@@ -402,8 +402,18 @@ fn a_stop_is_clean_and_the_next_start_knows() {
     for partition in 0..4 {
         assert_eq!(client.produce("kept", partition, &batch).base_offset, 0);
     }
-    // `stop` asks for exit code 0, with a client connected.
-    let broker = Broker::start(broker.stop());
+    // `stop` asks for exit code 0, with a client connected. A start that fails in between changes nothing.
+    let options = broker.stop();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = taken.local_addr().expect("a bound socket has an address");
+    let mut failing = Command::new(forebay());
+    failing
+        .arg("start")
+        .arg("--data-dir")
+        .arg(scratch.path())
+        .args(["--listen", &address.to_string()]);
+    check_fails(&mut failing, code::LISTEN, &["cannot listen"]);
+    let broker = Broker::start(options);
     assert!(
         state_of_data(&broker).contains("(stopped cleanly)"),
         "{}",

@@ -37,8 +37,8 @@ pub struct Identity {
 }
 
 impl DataDir {
-    /// Creates the directory, or takes over what an earlier start left. The marker of a clean shutdown is consumed: it is gone from the
-    /// disk when this returns, before anything can be appended.
+    /// Creates the directory, or takes over what an earlier start left. Whoever goes on to append must first consume the marker of a
+    /// clean shutdown; a start that fails before leaves it for the next.
     pub fn open(path: &Path, node_id: i32) -> Result<DataDir, StartFailure> {
         let failed = |error| StartFailure::DataDir {
             path: path.to_owned(),
@@ -60,7 +60,7 @@ impl DataDir {
         } else {
             read_identity(&path, node_id)?
         };
-        let clean_epoch = take_marker(&path).map_err(failed)?;
+        let clean_epoch = read_marker(&path).map_err(failed)?;
         Ok(DataDir {
             path,
             identity,
@@ -68,6 +68,15 @@ impl DataDir {
             is_new,
             _lock: lock,
         })
+    }
+
+    /// From here on a crash is a crash: the marker is gone from the disk when this returns.
+    pub fn consume_marker(&self) -> io::Result<()> {
+        match fs::remove_file(self.path.join(CLEAN_SHUTDOWN)) {
+            Ok(()) => File::open(&self.path)?.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Notes that everything is on disk. To be called when all engines are closed.
@@ -156,17 +165,13 @@ fn parse_properties(text: &str) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// Reads and removes the marker; its removal is durable when this returns. One that does not parse counts as absent.
-fn take_marker(path: &Path) -> io::Result<Option<i64>> {
-    let marker = path.join(CLEAN_SHUTDOWN);
-    let text = match fs::read_to_string(&marker) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    fs::remove_file(&marker)?;
-    File::open(path)?.sync_all()?;
-    Ok(text.trim().parse().ok())
+/// A marker that does not parse counts as absent.
+fn read_marker(path: &Path) -> io::Result<Option<i64>> {
+    match fs::read_to_string(path.join(CLEAN_SHUTDOWN)) {
+        Ok(text) => Ok(text.trim().parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn replace(path: &Path, name: &str, text: &str) -> io::Result<()> {
@@ -221,7 +226,12 @@ mod tests {
         assert_eq!(second.identity, identity);
         drop(second);
         let third = DataDir::open(&scratch.0, 1).unwrap();
-        assert_eq!(third.clean_epoch, None, "a crash after this is not clean");
+        assert_eq!(third.clean_epoch, Some(77), "the second start never began");
+        third.consume_marker().unwrap();
+        third.consume_marker().unwrap();
+        drop(third);
+        let fourth = DataDir::open(&scratch.0, 1).unwrap();
+        assert_eq!(fourth.clean_epoch, None, "a crash after this is not clean");
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl Broker {
             address: address.to_string(),
             error,
         })?;
+        data_dir
+            .consume_marker()
+            .map_err(|error| StartFailure::DataDir {
+                path: data_dir.path.clone(),
+                error,
+            })?;
         let options = ShardOptions {
             cores,
             ..ShardOptions::unpinned(shards)
