@@ -407,11 +407,18 @@ fn tasks_return_detach_and_cancel() {
                 log.borrow_mut().push(name);
             }
         };
-        rt.spawn(Class::Foreground, slow("detached")).detach();
+        let (tell, told) = super::local::oneshot();
+        let detached = slow("detached");
+        rt.spawn(Class::Foreground, async move {
+            detached.await;
+            let _ = tell.send(());
+        })
+        .detach();
         rt.spawn(Class::Foreground, slow("cancelled"))
             .cancel()
             .await;
         drop(rt.spawn(Class::Foreground, slow("dropped")));
+        told.await;
         rt.sleep(Duration::from_millis(50)).await;
         assert_eq!(*log.borrow(), ["detached"]);
     });
