@@ -101,10 +101,7 @@ fn live(server: &str, name: &str, member: Member, stop: &AtomicBool) {
         if consumer.commit(&position, CommitMode::Sync).is_ok() {
             let mut group = group.lock().expect("no holder panics");
             let furthest = group.committed.entry(partition).or_default();
-            assert!(
-                offset < *furthest || offset == *furthest,
-                "{offset} skips from {furthest}"
-            );
+            assert!(offset <= *furthest, "{offset} skips from {furthest}");
             *furthest = (*furthest).max(offset + 1);
         }
     }

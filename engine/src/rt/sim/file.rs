@@ -125,7 +125,7 @@ pub(in crate::rt) struct File {
 impl File {
     pub(in crate::rt) async fn write_at(&self, buf: AlignedBuf, position: u64) -> io::Result<()> {
         let Memory::Sim(bytes) = buf.0 else {
-            panic!("a buffer of glommio in a file of the simulator");
+            panic!("a buffer of the other back end in a file of the simulator");
         };
         let survives = self.writable()?;
         let mut write = InFlight::start(self, position, bytes.into());
