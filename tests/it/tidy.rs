@@ -42,11 +42,15 @@ fn collect(dir: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
+/// Files that hold nothing but tests, or what tests need.
+fn is_test(name: &str) -> bool {
+    name.ends_with("/tests.rs") || name.contains("/tests/") || name.starts_with("tests/")
+}
+
 /// The part of a file that is not its unit tests.
 fn production(text: &str) -> &str {
-    text.split("\n#[cfg(test)]")
-        .next()
-        .expect("split gives at least one part")
+    let parts = text.split("\n#[cfg(test)]\nmod tests {").next();
+    parts.expect("split gives at least one part")
 }
 
 #[track_caller]
