@@ -7,6 +7,7 @@ mod file;
 mod host;
 pub(super) mod net;
 mod shards;
+mod sleep;
 mod watchdog;
 
 #[cfg(test)]
@@ -28,6 +29,8 @@ use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 
 use super::{Class, DirEntry, DiskSpace, Instant, local::Budget, random::Random, too_large};
 use crate::types::Timestamp;
+
+use sleep::Sleeps;
 
 pub(super) use file::{Buffer, File};
 pub use host::usable_cores;
@@ -66,6 +69,7 @@ struct Inner {
     cold_read_in_flight: Budget,
     housekeeping_in_flight: Budget,
     random: Random,
+    sleeps: Sleeps,
 }
 
 impl Uring {
@@ -74,7 +78,7 @@ impl Uring {
         let queue = |shares, latency, name| {
             glommio::executor().create_task_queue(Shares::Static(shares), latency, name)
         };
-        Uring(Rc::new(Inner {
+        let uring = Uring(Rc::new(Inner {
             foreground: queue(1000, Latency::Matters(FOREGROUND_LATENCY_MAX), "foreground"),
             replication: queue(500, Latency::NotImportant, "replication"),
             cold_read: queue(200, Latency::NotImportant, "cold-read"),
@@ -83,7 +87,11 @@ impl Uring {
             housekeeping_in_flight: Budget::new(in_flight.housekeeping_bytes_max),
             // The standard library seeds its hasher from the operating system.
             random: Random::new(RandomState::new().hash_one(0)),
-        }))
+            sleeps: Sleeps::default(),
+        }));
+        let keeper = uring.0.sleeps.clone().keep();
+        uring.spawn(Class::Foreground, keeper).detach();
+        uring
     }
 
     fn queue(&self, class: Class) -> TaskQueueHandle {
@@ -142,7 +150,7 @@ impl Uring {
     }
 
     pub(super) async fn sleep(&self, duration: Duration) {
-        glommio::timer::sleep(duration).await;
+        self.0.sleeps.sleep(duration).await;
     }
 
     pub(super) async fn yield_now(&self) {

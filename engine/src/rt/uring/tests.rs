@@ -1,6 +1,11 @@
 //! What only the real back end has: threads, cores, and errors of the host.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use super::{InFlight, ShardOptions, run_alone, run_shards};
 use crate::{
@@ -154,4 +159,32 @@ fn bytes_in_flight_of_a_class_are_bounded() {
     for peak in &peaks[1..] {
         assert!(*peak > 0 && *peak <= bound, "{peaks:?}");
     }
+}
+
+struct Counted;
+
+impl std::task::Wake for Counted {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_sleep_that_is_polled_often_leaves_nothing_behind() {
+    run_alone(|rt| async move {
+        let counted = Arc::new(Counted);
+        let waker = Waker::from(counted.clone());
+        let mut long = Box::pin(rt.sleep(Duration::from_secs(3600)));
+        let mut for_ever = Box::pin(rt.sleep(Duration::MAX));
+        for _ in 0..100 {
+            let mut context = Context::from_waker(&waker);
+            assert!(long.as_mut().poll(&mut context).is_pending());
+            assert!(for_ever.as_mut().poll(&mut context).is_pending());
+        }
+        assert_eq!(Arc::strong_count(&counted), 3, "one waker for one sleep");
+        // The timer serves those who come later and wake earlier.
+        rt.sleep(Duration::from_millis(2)).await;
+        rt.sleep(Duration::from_millis(1)).await;
+        drop((long, for_ever));
+        assert_eq!(Arc::strong_count(&counted), 2, "it went with its sleep");
+    })
+    .unwrap();
 }
