@@ -91,7 +91,7 @@ pub(super) async fn serve(shard: Rc<Shard>, stream: Stream) {
         shard.counters.connections_refused.add(1);
         return;
     }
-    let connection = Rc::new(Connection::new(&shard, peer));
+    let connection = Rc::new(Connection::new(shard.rt.clone(), peer));
     let id = shard.front.next_connection.get();
     shard.front.next_connection.set(id + 1);
     shard
@@ -210,11 +210,11 @@ struct Replies {
 }
 
 impl Connection {
-    fn new(shard: &Shard, peer: SocketAddr) -> Connection {
+    pub(super) fn new(rt: Rt, peer: SocketAddr) -> Connection {
         Connection {
-            rt: shard.rt.clone(),
+            moved: Cell::new(rt.now()),
+            rt,
             peer,
-            moved: Cell::new(shard.rt.now()),
             within_frame: Cell::new(false),
             state: Cell::new(State::Open),
             closing: Notify::new(),

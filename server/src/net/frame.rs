@@ -112,11 +112,14 @@ impl FrameReader {
         loop {
             // Never beyond the frame.
             let beyond = frame.split_off(room);
+            // From here on, and not while memory is short, it is the client who keeps us waiting.
+            connection.between_frames(false);
             while frame.len() < room {
                 if connection.read(&mut self.half, &mut frame).await? == 0 {
                     return Err(FrameError::Truncated);
                 }
             }
+            connection.between_frames(true);
             frame.unsplit(beyond);
             if room == len {
                 break;

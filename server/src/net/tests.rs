@@ -1,4 +1,4 @@
-//! Memory for requests: nobody waits for ever, whatever the order in which frames arrive.
+//! Memory for requests, and time for frames: nobody waits for ever, whatever the order in which frames arrive.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -7,7 +7,45 @@ use forebay_engine::rt::{
     sim::{self, Disk},
 };
 
-use super::memory::{Memory, REQUEST_UNITS_MIN};
+use super::{
+    connection::Connection,
+    frame::FrameReader,
+    memory::{Memory, REQUEST_UNITS_MIN},
+};
+
+#[test]
+fn who_stops_within_a_frame_overstays_earlier_than_who_is_idle() {
+    let idle_max = Duration::from_secs(600);
+    let check = |frame_bytes: usize, sent: Vec<u8>, overstays: bool| {
+        sim::run(1, Disk::default(), |rt| async move {
+            let listener = rt.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            let client = rt.connect(listener.local_addr()).await.unwrap();
+            let (_half, mut write) = client.split();
+            let stream = listener.accept().await.unwrap();
+            let connection = Rc::new(Connection::new(rt.clone(), stream.peer_addr()));
+            let (read, _write) = stream.split();
+            let reading = {
+                let connection = connection.clone();
+                rt.spawn(Class::Foreground, async move {
+                    let memory = Memory::new(1 << 30);
+                    let mut frames = FrameReader::new(read, 1 << 20);
+                    frames.next(&connection, &memory).await.map(drop)
+                })
+            };
+            let mut bytes = (frame_bytes as u32).to_be_bytes().to_vec();
+            bytes.extend(sent);
+            write.write_all(&[bytes.into()]).await.unwrap();
+            rt.sleep(Duration::from_secs(20)).await;
+            assert!(!connection.overstayed(rt.now(), idle_max));
+            rt.sleep(Duration::from_secs(20)).await;
+            assert_eq!(connection.overstayed(rt.now(), idle_max), overstays);
+            drop(reading);
+        });
+    };
+    check(100_000, vec![0; 10], true);
+    check(100_000, vec![0; 50_000], true);
+    check(10, vec![0; 10], false);
+}
 
 #[test]
 fn half_read_requests_that_want_more_than_there_is_all_finish() {
