@@ -305,7 +305,14 @@ fn begin(shard: &Rc<Shard>, call: Call) -> Begun {
 pub(super) fn call(shard: &Rc<Shard>, to: ShardId, call: Call) -> Calling {
     let ends_with_caller = call.ends_with_caller();
     if to == shard.id {
-        return match begin(shard, call) {
+        let only_waits = call.only_waits();
+        let begun = match begin(shard, call) {
+            Begun::Later(rest) if !only_waits => {
+                Begun::later(shard.rt.spawn(Class::Foreground, rest))
+            }
+            begun => begun,
+        };
+        return match begun {
             Begun::Done(answer) => Calling::Answered(Some(answer)),
             Begun::Later(rest) if ends_with_caller => Calling::Here(Some(rest), OnDrop::Cancel),
             Begun::Later(rest) => Calling::Here(Some(rest), OnDrop::RunOn(shard.clone())),

@@ -106,6 +106,27 @@ pub enum Message {
 }
 
 impl Call {
+    /// Calls that, once begun, only wait, and hold nothing that others need: on their own shard they may stay unpolled behind an
+    /// earlier request of their connection. Others run there as tasks.
+    pub(super) fn only_waits(&self) -> bool {
+        match self {
+            Call::Control(_)
+            | Call::Group(_)
+            | Call::Append(_)
+            | Call::Read(_)
+            | Call::Watch(_)
+            | Call::EndOfEpochs(_)
+            | Call::LogSizes
+            | Call::DescribeProducers(_)
+            | Call::Enter(_)
+            | Call::Leave(_)
+            | Call::Metrics => true,
+            Call::Publish(_) | Call::FindOffsets(_) | Call::DeleteRecords(_) | Call::Step(_) => {
+                false
+            }
+        }
+    }
+
     /// Calls that only read or wait are dropped with their caller; all others run to their end.
     pub(super) fn ends_with_caller(&self) -> bool {
         match self {
