@@ -324,6 +324,9 @@ pub async fn fetch(shard: Rc<Shard>, request: FetchRequest, header: RequestHeade
         }
     };
     let image = shard.image();
+    let asked_bytes = wanted.iter().fold(0, |bytes: usize, wanted| {
+        bytes.saturating_add(wanted.bytes_max())
+    });
     let mut round = Round {
         places: wanted
             .iter()
@@ -331,7 +334,8 @@ pub async fn fetch(shard: Rc<Shard>, request: FetchRequest, header: RequestHeade
             .collect(),
         wanted,
         isolation: isolation.into(),
-        bytes_max: bytes_max.min(shard.config.fetch.bytes_max),
+        // Clients ask for 50 MiB as a rule, of partitions of 1 MiB: what cannot come is not set aside.
+        bytes_max: bytes_max.min(shard.config.fetch.bytes_max).min(asked_bytes),
         deadline: Instant(now.0.saturating_add(wait.as_nanos() as u64)),
     };
     let (memory, outcomes) = round.read_enough(&shard, bytes_min).await;
@@ -366,17 +370,18 @@ impl Round {
             let found = self.read(shard, bytes_max).await;
             // Only what is there, and only until it is sent.
             drop(reserved);
-            let failed = |found: &Found| match found {
-                Ok(outcome) => outcome.failure.is_some(),
+            let last = |found: &Found| match found {
+                Ok(outcome) => outcome.failure.is_some() || outcome.offline,
                 Err(_) => true,
             };
             let bytes: usize = found.iter().flatten().map(|outcome| outcome.bytes).sum();
             let left = self.deadline.0.saturating_sub(shard.rt.now().0);
-            let enough = bytes >= bytes_min.min(bytes_max)
+            // Also who allows no bytes at all waits for the first batch, which comes nevertheless.
+            let enough = bytes >= bytes_min.min(bytes_max.max(1))
                 || left == 0
                 || found.is_empty()
                 || shard.front.is_draining()
-                || found.iter().any(failed);
+                || found.iter().any(last);
             if enough {
                 return (shard.front.replies().try_take(bytes as u64), found);
             }
@@ -404,8 +409,7 @@ impl Round {
                         log: located.log,
                         from,
                         current_epoch: wanted.partition.current_leader_epoch,
-                        bytes_max: usize::try_from(wanted.partition.partition_max_bytes)
-                            .unwrap_or(0),
+                        bytes_max: wanted.bytes_max(),
                     };
                     reads.push((located.owner, read));
                     positions.push(position);

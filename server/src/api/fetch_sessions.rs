@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use forebay_engine::rt::Instant;
 use indexmap::IndexMap;
-use kafka_protocol::messages::TopicName;
+use kafka_protocol::{messages::TopicName, protocol::StrBytes};
 
 use super::fetch::{FetchPartition, FetchPartitionReply, FetchRequest};
 use crate::wire::ErrorCode;
@@ -68,6 +68,12 @@ pub struct Wanted {
     pub partition: FetchPartition,
 }
 
+impl Wanted {
+    pub fn bytes_max(&self) -> usize {
+        usize::try_from(self.partition.partition_max_bytes).unwrap_or(0)
+    }
+}
+
 impl Sessions {
     pub fn new(slots_max: usize) -> Sessions {
         Sessions {
@@ -87,10 +93,16 @@ impl Sessions {
     /// Takes in what the request changes of its session, and says what to read. `random` gives ids.
     pub fn begin(
         &mut self,
-        request: FetchRequest,
+        mut request: FetchRequest,
         now: Instant,
         random: impl FnMut() -> u64,
     ) -> Result<(SessionUse, Vec<Wanted>), ErrorCode> {
+        if request.session_epoch >= 0 {
+            // A session may keep the names, and must not keep the frame they are parts of.
+            for topic in &mut request.topics {
+                topic.topic = TopicName(StrBytes::from_string(topic.topic.to_string()));
+            }
+        }
         match (request.session_id, request.session_epoch) {
             (id, epoch) if epoch <= 0 => {
                 // 0 opens a session, -1 does without; both end the one they name.
@@ -262,8 +274,6 @@ fn wanted_of(topics: Vec<super::fetch::FetchTopic>) -> impl Iterator<Item = Want
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::protocol::StrBytes;
-
     use super::*;
     use crate::api::fetch::{FetchTopic, ForgottenTopic, IsolationLevel};
 
@@ -353,6 +363,22 @@ mod tests {
         let closed = begin(&mut sessions, NOW, request(1, -1, &[(3, 3)], &[])).unwrap();
         assert_eq!(closed, (SessionUse::None, vec![(3, 3)]));
         assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_session_does_not_keep_the_frame_it_came_in() {
+        let frame = bytes::Bytes::from(vec![b't'; 1000]);
+        let name = TopicName(StrBytes::from_utf8(frame.slice(..1)).unwrap());
+        let mut request = request(0, 0, &[(0, 0)], &[]);
+        request.topics[0].topic = name.clone();
+        request.forgotten_topics.clear();
+        drop(name);
+        let mut sessions = Sessions::new(10);
+        let (_, wanted) = sessions.begin(request, NOW, || 1).unwrap();
+        assert_eq!(wanted[0].topic, topic());
+        drop(wanted);
+        assert!(frame.is_unique());
+        assert_eq!(sessions.len(), 1);
     }
 
     #[test]

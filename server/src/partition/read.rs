@@ -58,6 +58,8 @@ pub struct ReadOutcome {
     pub marks: Option<Marks>,
     pub slices: Vec<Bytes>,
     pub bytes: usize,
+    /// The log has a fault: it gets no longer than it is, and waiting for more would be in vain.
+    pub offline: bool,
 }
 
 /// Wait until one of these partitions has something at or above the offset, or cannot be read any more.
@@ -75,6 +77,7 @@ pub(crate) fn run(
     let mut progress = Progress {
         bytes_left: call.bytes_max,
         outcomes: Vec::with_capacity(call.reads.len()),
+        found_any: false,
     };
     for (index, read) in call.reads.iter().enumerate() {
         if !progress.read_cached(shard, read, call.isolation) {
@@ -111,6 +114,7 @@ async fn read_from_disk(
 struct Progress {
     bytes_left: usize,
     outcomes: Vec<ReadOutcome>,
+    found_any: bool,
 }
 
 impl Progress {
@@ -143,7 +147,7 @@ impl Progress {
             return true;
         }
         if nothing_to_read || used_up {
-            self.push(ReadOutcome::empty(marks));
+            self.push(outcome_of(&partition, Ok(Fetched::default())));
             return true;
         }
         match partition.log.read_cached(read.from, limit) {
@@ -164,12 +168,13 @@ impl Progress {
         ReadLimit {
             below,
             bytes_max: read.bytes_max.min(self.bytes_left),
-            at_least_one: self.outcomes.iter().all(|outcome| outcome.bytes == 0),
+            at_least_one: !self.found_any,
         }
     }
 
     fn push(&mut self, outcome: ReadOutcome) {
         self.bytes_left = self.bytes_left.saturating_sub(outcome.bytes);
+        self.found_any |= outcome.bytes > 0;
         self.outcomes.push(outcome);
     }
 }
@@ -181,15 +186,7 @@ impl ReadOutcome {
             marks,
             slices: Vec::new(),
             bytes: 0,
-        }
-    }
-
-    fn empty(marks: Marks) -> ReadOutcome {
-        ReadOutcome {
-            failure: None,
-            marks: Some(marks),
-            slices: Vec::new(),
-            bytes: 0,
+            offline: false,
         }
     }
 }
@@ -202,6 +199,7 @@ fn outcome_of(partition: &Partition, fetched: Result<Fetched, ReadError>) -> Rea
             marks: Some(marks),
             slices: fetched.slices,
             bytes: fetched.bytes,
+            offline: partition.log.fault().is_some(),
         },
         Err(error) => ReadOutcome::failed(ReadFailure::Log(error), Some(marks)),
     }
