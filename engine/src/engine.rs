@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 
 pub use crate::log::shared::EngineStats;
 use crate::{
-    checkpoint::{self, Checkpoints},
+    checkpoint::{self, Checkpoints, LogCheckpoint},
     error::{Fault, OpenError},
     journal::{Journal, JournalConfig, Replay},
     log::{
@@ -75,6 +75,9 @@ pub(crate) struct Inner {
     logs: RefCell<HashMap<LogId, Rc<LogInner>>>,
     /// What the last run left; nothing of it counts once the journal of this run has started.
     left: RefCell<Option<Rc<(Checkpoints, Replay)>>>,
+    /// Logs that could not be opened at the start, and what the last run's checkpoint says of them, which the checkpoints of this run
+    /// repeat until they are open or deleted.
+    unopened: RefCell<HashMap<LogId, Option<Rc<LogCheckpoint>>>>,
     /// Of the journal rings of this run; the same in all shards.
     generation: Cell<u64>,
     tasks: RefCell<Vec<Task<()>>>,
@@ -110,6 +113,7 @@ impl Engine {
             config,
             logs: RefCell::default(),
             left: RefCell::new(Some(Rc::new((checkpoints, replay)))),
+            unopened: RefCell::default(),
             generation: Cell::new(generation),
             tasks: RefCell::default(),
         })))
@@ -125,12 +129,25 @@ impl Engine {
         let inner = &self.0;
         assert!(self.log(id).is_none(), "a log is opened once");
         let left = inner.left.borrow().clone();
-        let left = left.as_deref().map(|(checkpoints, replay)| Left {
-            checkpoint: checkpoints.log(id),
-            replay,
-        });
+        let repeated = inner.unopened.borrow().get(&id).cloned().flatten();
+        let known = match left.as_deref() {
+            Some((checkpoints, replay)) => Left {
+                checkpoint: checkpoints.log(id),
+                replay: Some(replay),
+            },
+            None => Left {
+                checkpoint: repeated.as_deref(),
+                replay: None,
+            },
+        };
         let data_dir = &inner.config.data_dir;
-        let log = open::open(&inner.shared, data_dir, id, name, config, left).await?;
+        let opened = open::open(&inner.shared, data_dir, id, name, config, known).await;
+        if let (Err(_), Some((checkpoints, _))) = (&opened, left.as_deref()) {
+            let known = checkpoints.log(id).cloned().map(Rc::new);
+            inner.unopened.borrow_mut().insert(id, known);
+        }
+        let log = opened?;
+        inner.unopened.borrow_mut().remove(&id);
         let before = inner.logs.borrow_mut().insert(id, Rc::clone(&log));
         assert!(before.is_none(), "a log is opened once");
         inner.shared.count(|stats| stats.logs += 1);
@@ -139,6 +156,9 @@ impl Engine {
 
     /// Makes what recovery kept durable: segments and checkpoint. The first step of two; between them all shards meet.
     pub async fn sync_recovered(&self) -> Result<(), Fault> {
+        if let Some(fault) = self.0.unopened_in_journal() {
+            return Err(fault);
+        }
         self.0.checkpoint(Kind::Running).await?;
         // Without this log's bytes in its segments the journal may not be overwritten.
         match self.0.first_fault() {
@@ -183,6 +203,7 @@ impl Engine {
 
     /// Closes the log and removes its directory (renamed to `*-delete` first, so that a crash cannot leave half a log).
     pub async fn delete_log(&self, id: LogId) -> Result<(), Fault> {
+        self.0.unopened.borrow_mut().remove(&id);
         let Some(log) = self.0.logs.borrow_mut().remove(&id) else {
             return Ok(());
         };
@@ -237,6 +258,24 @@ impl Engine {
 impl Inner {
     fn first_fault(&self) -> Option<Fault> {
         self.logs.borrow().values().find_map(|log| log.fault())
+    }
+
+    /// A log that could not be opened, and of which the journal holds what no segment may have: the journal must not be overwritten.
+    fn unopened_in_journal(&self) -> Option<Fault> {
+        let left = self.left.borrow();
+        let (_, replay) = left.as_deref()?;
+        let unopened = self.unopened.borrow();
+        let (id, _) = unopened.iter().find(|(id, known)| {
+            replay.entries(**id).iter().any(|entry| {
+                known.as_ref().is_none_or(|known| {
+                    entry.log_generation == known.log_generation
+                        && entry.next_offset > known.recovery_offset
+                })
+            })
+        })?;
+        let what = format!("it holds acknowledged records of {id:?}, which cannot be opened");
+        let journal = self.config.data_dir.join(JOURNAL_DIR);
+        Some(Fault::corrupt(what, journal))
     }
 
     async fn remove_deleted_dirs(&self) -> Result<(), Fault> {

@@ -36,9 +36,11 @@ impl Inner {
         let journal = self.shared.journal.borrow().clone();
         let position = journal.as_ref().map(|journal| journal.position());
         let described = self.describe_all().await;
-        let logs = described
-            .iter()
-            .map(|(_, known)| LogCheckpoint::clone(known))
+        let unopened = self.unopened.borrow().clone();
+        let known = described.iter().map(|(_, known)| known);
+        let logs = known
+            .chain(unopened.values().flatten())
+            .map(|known| LogCheckpoint::clone(known))
             .collect();
         let checkpoint = Checkpoint {
             generation: self.generation.get(),

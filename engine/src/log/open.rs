@@ -11,7 +11,7 @@ use super::{
     Durability, LogConfig, Marks,
     pending::Pending,
     read::Cursors,
-    recovery::{Recovered, Recovery, Report, batches_of},
+    recovery::{self, Recovered, Recovery, Report, Start, batches_of},
     shared::Shared,
     state::{LogInner, Phase, State, WriteState},
     tail::Tail,
@@ -31,18 +31,19 @@ const IDENTITY_BYTES_MAX: usize = 4096;
 /// What the last run left of a log besides its directory.
 pub struct Left<'a> {
     pub checkpoint: Option<&'a LogCheckpoint>,
-    pub replay: &'a Replay,
+    /// `None` once the journal of this run has started.
+    pub replay: Option<&'a Replay>,
 }
 
-/// Opens the log in `<data_dir>/<name>`. `left` is `None` once the journal of this run has started: a log that is opened then is new,
-/// or was closed in order. Nothing recovered counts as durable before the engine has synced it.
+/// Opens the log in `<data_dir>/<name>`. A log that is opened after the journal of this run has started is new,
+/// or could not be opened at the start and has nothing in the journal. Nothing recovered counts as durable before the engine has synced it.
 pub async fn open(
     shared: &Rc<Shared>,
     data_dir: &Path,
     id: LogId,
     name: LogName,
     config: LogConfig,
-    left: Option<Left<'_>>,
+    left: Left<'_>,
 ) -> Result<Rc<LogInner>, OpenError> {
     let rt = &shared.rt;
     let opening = Opening {
@@ -52,8 +53,8 @@ pub async fn open(
         name,
         key: shared.new_log_key(),
         config,
-        checkpoint: left.as_ref().and_then(|left| left.checkpoint),
-        replay: left.as_ref().map(|left| left.replay),
+        checkpoint: left.checkpoint,
+        replay: left.replay,
     };
     let dir = &opening.dir;
     if !rt.exists(dir).await {
@@ -139,6 +140,10 @@ impl Opening<'_> {
             report.appended_batches = log.append_rest(replay, &rest).await?;
         }
         log.restore_marks(self.checkpoint);
+        // Should the log fail before its next checkpoint, that one repeats what is known.
+        if let Start::Checkpoint(..) = recovery::start(self.checkpoint, files) {
+            log.state.borrow_mut().checkpoint = self.checkpoint.cloned().map(Rc::new);
+        }
         if report.restored_batches + report.appended_batches + report.cut_bytes > 0 {
             tracing::info!(
                 log = %log.name,

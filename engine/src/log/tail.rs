@@ -142,7 +142,11 @@ impl Tail {
                 self.unflushed_bytes -= batch.bytes.len();
             }
         }
-        (dropped, dropped_unflushed)
+        match self.stranded {
+            // They stopped waiting for the disk when the log went offline.
+            true => (dropped, 0),
+            false => (dropped, dropped_unflushed),
+        }
     }
 
     /// Memory of (all batches, those that wait for the disk).

@@ -270,6 +270,8 @@ impl LogInner {
             self.report();
         }
         self.changed.notify_all();
+        // What waited behind a durable write may go on: the seal has made that one's prefix durable.
+        self.dispatch();
         Ok(())
     }
 

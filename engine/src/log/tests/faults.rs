@@ -1,7 +1,7 @@
 //! Disks that fail: what it strikes goes offline, says so, and loses nothing that was counted.
 
 use super::*;
-use crate::rt::sim::Faults;
+use crate::rt::{durable, sim::Faults};
 
 /// Runs `test` in the simulator with a few seeds, then opens what the disk has after a power failure: everything counted is there.
 fn check(test: impl Fn(Rig, Engine, Vec<Log>, sim::Sim) -> BoxFuture + Copy + 'static) {
@@ -139,4 +139,102 @@ fn a_failed_sync_is_not_tried_again() {
             assert!(engine.close().await.is_err(), "not an orderly end");
         })
     });
+}
+
+async fn set_identity(rig: &Rig, topic_id: TopicId) {
+    let content = format!("version: 0\ntopic_id: {topic_id}");
+    let path = rig.log_dir().join("partition.metadata");
+    durable::replace_file(&rig.rt, &path, content.as_bytes())
+        .await
+        .expect("write the identity");
+}
+
+/// Opens the engine, and a log whose directory says that it is another's.
+async fn open_refused(rig: &Rig) -> Engine {
+    let engine = Engine::open(rig.rt.clone(), rig.engine.clone());
+    let engine = engine.await.expect("open");
+    let (id, name) = identity(0);
+    let refused = engine.open_log(id, name, config()).await;
+    assert!(matches!(refused, Err(OpenError::WrongIdentity { .. })));
+    engine
+}
+
+/// Three batches in a log whose directory is then damaged; what is left after `then` and a power failure is mended and returned.
+fn damaged<Running>(
+    seed: u64,
+    then: impl Fn(Rig, Engine, Log) -> Running + 'static,
+) -> (Disk, TopicId)
+where
+    Running: Future<Output = ()> + 'static,
+{
+    let right = identity(0).0.topic_id;
+    let (disk, _) = sim::run(seed, Disk::default(), move |rt| async move {
+        let rig = in_root(&rt).await;
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..3 {
+            log.append(batch_at(n, 1, 100), EPOCH).expect("append");
+        }
+        counted(&engine, &log, Offset::new(3)).await;
+        then(rig.clone(), engine, log).await;
+        set_identity(&rig, TopicId(*b"another of tests")).await;
+        crash_of(&rt)
+    });
+    (disk, right)
+}
+
+fn crash_of(rt: &Rt) -> Disk {
+    let Rt::Sim(sim) = rt else {
+        panic!("this test runs in the simulator");
+    };
+    sim.crash()
+}
+
+#[test]
+fn the_journal_is_kept_while_a_log_in_it_cannot_be_opened() {
+    for seed in 0..8 {
+        let (disk, right) = damaged(seed, |_, _, _| async {});
+        let (disk, _) = sim::run(seed, disk, move |rt| async move {
+            let rig = in_root(&rt).await;
+            let engine = open_refused(&rig).await;
+            let refused = engine.sync_recovered().await;
+            assert!(matches!(refused, Err(Fault::Corrupt { .. })), "{refused:?}");
+            set_identity(&rig, right).await;
+            crash_of(&rt)
+        });
+        sim::run(seed, disk, move |rt| async move {
+            let rig = in_root(&rt).await;
+            let (_, log) = rig.start(config()).await;
+            let found = read_all(&log, Offset::ZERO).await;
+            assert_eq!(offsets(&found), [0, 1, 2], "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn checkpoints_repeat_what_is_known_of_a_log_that_cannot_be_opened() {
+    for seed in 0..8 {
+        let (disk, right) = damaged(seed, |_, engine, log| async move {
+            log.set_high_watermark(Offset::new(3));
+            log.delete_to(Offset::new(2)).await.expect("delete");
+            engine.close().await.expect("close");
+        });
+        let (disk, _) = sim::run(seed, disk, move |rt| async move {
+            let rig = in_root(&rt).await;
+            let engine = open_refused(&rig).await;
+            engine.sync_recovered().await.expect("sync");
+            engine.start_journal().await.expect("start journal");
+            set_identity(&rig, right).await;
+            let disk = crash_of(&rt);
+            let (id, name) = identity(0);
+            let log = engine.open_log(id, name, config()).await.expect("open log");
+            assert_eq!(log.marks().log_start, Offset::new(2), "seed {seed}");
+            disk
+        });
+        sim::run(seed, disk, move |rt| async move {
+            let rig = in_root(&rt).await;
+            let (_, log) = rig.start(config()).await;
+            assert_eq!(log.marks().log_start, Offset::new(2), "seed {seed}");
+            assert_eq!(log.marks().log_end, Offset::new(3), "seed {seed}");
+        });
+    }
 }
