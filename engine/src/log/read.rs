@@ -297,7 +297,7 @@ impl LogInner {
         };
         let index = match load_index(&self.shared.rt, &self.dir, base, interval).await {
             Ok(index) if index.len() == len => index,
-            _ => self.rebuild_index(base, len, interval).await?,
+            _ => self.rebuild_index(base, len, interval, version).await?,
         };
         let index = Rc::new(index);
         if self.version() == version {
@@ -311,7 +311,13 @@ impl LogInner {
         Ok(index)
     }
 
-    async fn rebuild_index(&self, base: Offset, len: u64, interval: u64) -> Result<Index, Fault> {
+    async fn rebuild_index(
+        &self,
+        base: Offset,
+        len: u64,
+        interval: u64,
+        version: Version,
+    ) -> Result<Index, Fault> {
         let fault = |error| self.io_fault("read", base, error);
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
@@ -329,8 +335,11 @@ impl LogInner {
         tracing::warn!(log = %self.name, segment = %base, covered = index.len(), len, "built the index again");
         if index.len() == len {
             let _names = shared.keep_names().await;
-            durable::replace_file(&shared.rt, &index_path(&self.dir, base), &index.encode())
-                .await?;
+            // A cut or a deletion meanwhile has removed the side file, or waits for the names to do so.
+            if self.version() == version {
+                durable::replace_file(&shared.rt, &index_path(&self.dir, base), &index.encode())
+                    .await?;
+            }
         }
         Ok(index)
     }

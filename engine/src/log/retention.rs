@@ -159,11 +159,12 @@ impl LogInner {
             state.cursors.clear(&self.shared);
             state.segments.drain(..count).collect::<Vec<_>>()
         };
-        let _names = self.shared.hold_names().await;
         let rt = &self.shared.rt;
         let delay_ms = self.state.borrow().config.file_delete_delay_ms;
         let due = Instant(rt.now().0 + Duration::from_millis(delay_ms).as_nanos() as u64);
         for segment in &removed {
+            // One at a time: while names are held no log of the shard can open a file.
+            let _names = self.shared.hold_names().await;
             self.shared.forget_segment(self.segment_key(segment.base));
             for path in [
                 segment_path(&self.dir, segment.base),
