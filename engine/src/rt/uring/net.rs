@@ -18,8 +18,10 @@ use glommio::net::{TcpListener, TcpStream};
 use super::{Uring, io_error};
 use crate::rt::net as seam;
 
-/// Slices handed to the kernel in one call; it takes at most 1024.
-const SLICES_PER_WRITE_MAX: usize = 64;
+/// Slices handed to the kernel in one call; it takes at most 1024. Fetches of small batches have many.
+const SLICES_PER_WRITE_MAX: usize = 512;
+/// Most replies have no more: for them a short list is made.
+const SLICES_FEW: usize = 8;
 
 impl Uring {
     pub(in crate::rt) fn listen(&self, address: SocketAddr) -> io::Result<seam::Listener> {
@@ -88,7 +90,11 @@ impl Stream {
         let mut rest = Unsent { slices, sent: 0 };
         rest.skip_sent(0);
         while !rest.slices.is_empty() {
-            let written = poll_fn(|cx| self.poll_write(cx, &rest)).await?;
+            let written = poll_fn(|cx| match rest.slices.len() {
+                ..=SLICES_FEW => self.poll_write::<SLICES_FEW>(cx, &rest),
+                _ => self.poll_write::<SLICES_PER_WRITE_MAX>(cx, &rest),
+            })
+            .await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -97,8 +103,12 @@ impl Stream {
         Ok(())
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, rest: &Unsent<'_>) -> Poll<io::Result<usize>> {
-        let mut vector: [_; SLICES_PER_WRITE_MAX] = std::array::from_fn(|_| IoSlice::new(&[]));
+    fn poll_write<const SLICES_MAX: usize>(
+        &self,
+        cx: &mut Context<'_>,
+        rest: &Unsent<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut vector: [_; SLICES_MAX] = std::array::from_fn(|_| IoSlice::new(&[]));
         let count = rest.fill(&mut vector);
         Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, &vector[..count])
     }
