@@ -159,7 +159,11 @@ impl Inner {
         let now = self.shared.rt.wall_clock();
         for log in logs {
             let idle_ms = self.config.producer_id_expiration_ms;
-            log.state.borrow_mut().producers.expire(now, idle_ms);
+            {
+                let mut state = log.state.borrow_mut();
+                state.producers.expire(now, idle_ms);
+                state.cursors.drop_idle(&self.shared);
+            }
             if log.fault().is_none()
                 && let Err(fault) = log.retain().await
             {

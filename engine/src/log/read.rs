@@ -29,6 +29,8 @@ struct Cursor {
     next: Offset,
     segment_base: Offset,
     reader: SegmentReader,
+    /// Nobody has gone on with it since the last look for idle ones.
+    idle: bool,
 }
 
 impl Cursors {
@@ -44,6 +46,7 @@ impl Cursors {
     /// Keeps the read-ahead only while the shard's budget for it holds; the position is kept anyway.
     fn put(&mut self, mut cursor: Cursor, shared: &Shared) {
         let others = shared.readahead_bytes.get();
+        cursor.idle = false;
         if others + cursor.reader.buffered_bytes() > shared.limits.readahead_bytes_max {
             cursor.reader.drop_buffer();
         }
@@ -54,6 +57,21 @@ impl Cursors {
         while self.list.len() > CURSORS_MAX {
             self.drop_oldest(shared);
         }
+    }
+
+    /// Drops the readers that were not used since the last call: one that never comes back must not hold memory that others need,
+    /// nor its file.
+    pub fn drop_idle(&mut self, shared: &Shared) {
+        let mut in_use = VecDeque::new();
+        while let Some(cursor) = self.list.front_mut() {
+            if cursor.idle {
+                self.drop_oldest(shared);
+            } else {
+                cursor.idle = true;
+                in_use.extend(self.list.pop_front());
+            }
+        }
+        self.list = in_use;
     }
 
     fn drop_oldest(&mut self, shared: &Shared) {
@@ -265,6 +283,7 @@ impl LogInner {
             next: from,
             segment_base: base,
             reader: SegmentReader::new(file, place.position.min(end), end),
+            idle: false,
         })
     }
 

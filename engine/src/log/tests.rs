@@ -599,3 +599,38 @@ fn many_logs_share_commits_and_report_together() {
         assert_eq!(dirs, 49);
     });
 }
+
+#[test]
+fn a_cold_reader_that_does_not_come_back_gives_its_read_ahead_up() {
+    for seed in 0..3 {
+        sim::run(seed, Disk::default(), move |rt| async move {
+            let dir = PathBuf::from("/data");
+            rt.create_dir_all(&dir).await.expect("create");
+            let rig = Rig::new(rt, dir);
+            let (engine, log) = rig.start(config()).await;
+            for n in 0..20 {
+                log.append(batch_at(n, 1, 50_000), EPOCH).expect("append");
+            }
+            engine.close().await.expect("close");
+            drop((engine, log));
+
+            let (engine, log) = rig.start(config()).await;
+            let one = ReadLimit {
+                bytes_max: 1,
+                ..everything(&log)
+            };
+            let interval = std::time::Duration::from_millis(60_100);
+            let fetched = log.read(Offset::ZERO, one).await.expect("read");
+            rig.rt.sleep(interval).await;
+            assert!(engine.stats().readahead_bytes > 0, "seed {seed}");
+            // One that goes on keeps it.
+            let next = fetched.next.expect("a batch");
+            log.read(next, one).await.expect("read");
+            rig.rt.sleep(interval).await;
+            assert!(engine.stats().readahead_bytes > 0, "seed {seed}");
+            rig.rt.sleep(interval).await;
+            assert_eq!(engine.stats().readahead_bytes, 0, "seed {seed}");
+            assert_eq!(read_all(&log, Offset::ZERO).await.len(), 20);
+        });
+    }
+}
