@@ -202,6 +202,18 @@ impl Rt {
         })
     }
 
+    /// As `alloc`, but zeroed from `len` on only: for who writes all of the first `len` bytes, which are arbitrary before.
+    pub fn alloc_to_fill(&self, len: usize) -> AlignedBuf {
+        let aligned = buf::align_up(len.max(1));
+        let mut buf = AlignedBuf(match self {
+            Rt::Uring(uring) => buf::Memory::Uring(uring.alloc_dirty(aligned)),
+            // Not zero, so that who relies on zeros is found out.
+            Rt::Sim(_) => buf::Memory::Sim(vec![0xA5; aligned]),
+        });
+        buf.bytes_mut()[len..].fill(0);
+        buf
+    }
+
     pub async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
         Ok(File(match self {
             Rt::Uring(uring) => file::FileKind::Uring(uring.open(path, mode).await?),

@@ -47,7 +47,7 @@ impl SegmentWriter {
         );
         let bytes: usize = slices.iter().map(Bytes::len).sum();
         let used = head.len() + bytes;
-        let mut buf = rt.alloc(used);
+        let mut buf = rt.alloc_to_fill(used);
         let mut at = 0;
         for slice in std::iter::once(head.as_slice()).chain(slices.iter().map(|slice| &slice[..])) {
             buf.bytes_mut()[at..at + slice.len()].copy_from_slice(slice);

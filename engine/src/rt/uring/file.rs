@@ -45,11 +45,15 @@ pub(in crate::rt) struct File {
 
 impl Uring {
     pub(in crate::rt) fn alloc(&self, len: usize) -> Buffer {
-        assert!(len.is_multiple_of(ALIGNMENT), "buffers hold whole blocks");
-        let mut buffer = glommio::allocate_dma_buffer(len);
+        let mut buffer = self.alloc_dirty(len);
         // The memory was used before by somebody else, and padding goes to the disk.
-        buffer.as_bytes_mut().fill(0);
-        Buffer(buffer)
+        buffer.bytes_mut().fill(0);
+        buffer
+    }
+
+    pub(in crate::rt) fn alloc_dirty(&self, len: usize) -> Buffer {
+        assert!(len.is_multiple_of(ALIGNMENT), "buffers hold whole blocks");
+        Buffer(glommio::allocate_dma_buffer(len))
     }
 
     pub(in crate::rt) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
