@@ -1,6 +1,8 @@
-//! The `forebay-bench` command: what the engine does on a disk, next to what the disk can do.
+//! The `forebay-bench` command: what the engine does on a disk, next to what the disk can do, and what a broker does for a client.
 
 mod environment;
+mod kafka;
+mod network;
 mod result;
 mod storage;
 
@@ -27,11 +29,20 @@ enum Command {
     /// The storage engine without a network, against the raw device in the same run
     #[command(subcommand)]
     Storage(storage::Command),
+    /// A running broker, driven by librdkafka
+    #[command(subcommand)]
+    Kafka(kafka::Command),
+    /// A bare pair of sockets on loopback: the floor of the network
+    Network(network::Plan),
 }
 
 fn main() -> ExitCode {
-    let Command::Storage(command) = Cli::parse().command;
-    match storage::run(&command) {
+    let result = match Cli::parse().command {
+        Command::Storage(command) => storage::run(&command),
+        Command::Kafka(command) => kafka::run(&command),
+        Command::Network(plan) => network::run(&plan),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("forebay-bench: {message}");
