@@ -212,6 +212,9 @@ impl ProducePartitionReply {
     }
 }
 
+/// How long a produce with acks=1 may wait for the disk, whatever its own timeout says.
+const LEADER_TIMEOUT_MIN: Duration = Duration::from_secs(30);
+
 /// Validates every batch here, on the connection's core, appends all of them at once where they belong, and replies when they are
 /// committed. All effects are queued before the first await.
 pub async fn produce(
@@ -224,13 +227,20 @@ pub async fn produce(
     if acks.is_none() || request.transactional_id.is_some() {
         let error = match acks {
             None => ErrorCode::InvalidRequiredAcks,
+            // Nobody waits for a reply, so one would be taken for the reply to the next request.
+            Some(Acks::None) => return Outcome::Close,
             Some(_) => ErrorCode::InvalidTxnState,
         };
         let reply = reply_to_all(request, error);
         return reply_or_close(&header, reply.encode(&header).map(|bytes| vec![bytes]));
     }
     let wait = acks != Some(Acks::None);
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let mut timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    if acks == Some(Acks::Leader) {
+        // Kafka has no timeout for acks=1: its leader does not wait. Ours waits for its disk, and a client that gave a
+        // short one must not be told to send again what is there.
+        timeout = timeout.max(LEADER_TIMEOUT_MIN);
+    }
     let image = shard.image();
     let mut appends = Vec::new();
     let topics: Vec<TopicInFlight> = request
