@@ -117,7 +117,7 @@ pub const BROKER_KEYS: &[Definition] = &[
     Definition::optional("forebay.shards", Kind::Int, "Shards, one pinned to a core each. Default: every core this process may use.").valid(Valid::Between(1, 1024)),
     Definition::int("forebay.lanes", "64", "Lanes that partitions are spread over, a constant of the cluster: it cannot change once topics exist.").valid(Valid::Between(1, 4096)),
     Definition::optional("forebay.memory.bytes", Kind::Long, "Memory for caches and requests, of all shards together. Default: two fifths of what the machine or the cgroup has.").at_least(64 << 20).bytes(),
-    Definition::optional("forebay.tail.cache.bytes", Kind::Long, "Newest records kept in memory, of all shards together. Default: half of forebay.memory.bytes.").at_least(8 << 20).bytes(),
+    Definition::optional("forebay.tail.cache.bytes", Kind::Long, "Newest records kept in memory, of all shards together. Default: half of forebay.memory.bytes, at most 512 MiB.").at_least(8 << 20).bytes(),
     Definition::optional("forebay.readahead.bytes", Kind::Long, "Read-ahead for consumers that drain a backlog, of all shards together. Default: an eighth of forebay.memory.bytes.").at_least(1 << 20).bytes(),
     Definition::long("forebay.journal.file.bytes", "67108864", "Size of one file of a shard's journal.").valid(Valid::Between(1 << 20, 4 << 30)).bytes(),
     Definition::int("forebay.journal.files", "4", "Files in the ring of a shard's journal.").valid(Valid::Between(2, 1024)),

@@ -117,6 +117,11 @@ impl Memory {
     }
 }
 
+/// A tail cache that keeps growing is memory that the kernel must clear, and the host of a virtual machine must find, while producers
+/// wait: with 4.8 GB, produce took four times the CPU of one with 256 MiB (bench/notes/2026-11-22-first-figures.md). Consumers that are
+/// further behind than this read from the disk.
+const TAIL_BYTES_DEFAULT_MAX: u64 = 512 << 20;
+
 impl Config {
     /// Checks everything and reports everything that is wrong, not only the first.
     pub fn check(raw: RawConfig, host: &Host) -> Result<Config, Vec<ConfigError>> {
@@ -333,7 +338,10 @@ impl Values<'_> {
         );
         let memory = Memory {
             total_bytes,
-            tail_bytes: or_share("forebay.tail.cache.bytes", total_bytes / 2),
+            tail_bytes: or_share(
+                "forebay.tail.cache.bytes",
+                (total_bytes / 2).min(TAIL_BYTES_DEFAULT_MAX),
+            ),
             readahead_bytes: or_share("forebay.readahead.bytes", total_bytes / 8),
             request_bytes: or_share("queued.max.request.bytes", total_bytes / 8),
         };

@@ -37,11 +37,11 @@ fn defaults_make_a_configuration() {
     assert_eq!(config.endpoints.listener.port, 9092);
     assert_eq!(config.endpoints.advertised.host, "127.0.0.1");
     assert_eq!(config.memory.total_bytes, 4 << 30);
-    assert_eq!(config.memory.tail_bytes, 2 << 30);
+    assert_eq!(config.memory.tail_bytes, 512 << 20);
     assert_eq!(config.http_port, Some(9644));
     assert_eq!(config.groups.offsets_retention_ms, 7 * 86_400_000);
     let engine = config.engine_config(ShardId(1), 4);
-    assert_eq!(engine.tail_bytes_max, 512 << 20);
+    assert_eq!(engine.tail_bytes_max, 128 << 20);
     assert_eq!(config.ignored().count(), 0);
 }
 
