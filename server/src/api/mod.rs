@@ -89,7 +89,7 @@ pub fn begin(
     }
     match header.api.key {
         ApiKey::Produce => {
-            let request = body.body(version)?;
+            let request = body.request(version)?;
             Ok(Box::pin(produce::produce(
                 shard,
                 request,
@@ -98,7 +98,7 @@ pub fn begin(
             )))
         }
         ApiKey::Fetch => {
-            let request = body.body(version)?;
+            let request = body.request(version)?;
             Ok(Box::pin(fetch::fetch(shard, request, header)))
         }
         ApiKey::ApiVersions => serve!(api_versions::api_versions),
@@ -161,7 +161,7 @@ where
     R: Encodable,
     F: Future<Output = R> + 'static,
 {
-    let request: Q = body.body(header.version)?;
+    let request: Q = body.request(header.version)?;
     Ok(Box::pin(async move {
         let response = handler(request).await;
         reply_or_close(

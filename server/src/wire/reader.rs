@@ -103,7 +103,13 @@ impl Reader {
         self.flexible = flexible;
     }
 
-    /// Reads what is left of the frame as one request, and makes sure that nothing is left.
+    /// Reads one request and ignores what is behind it, as Kafka does: librdkafka 2.12 asks for the metadata of all topics with three bytes
+    /// too many.
+    pub fn request<T: Decode>(mut self, version: i16) -> Result<T, DecodeError> {
+        self.structure(version)
+    }
+
+    /// Reads what is left of the frame as one request, and makes sure that nothing is left: for checks of the decoders.
     pub fn body<T: Decode>(mut self, version: i16) -> Result<T, DecodeError> {
         let body = self.structure(version)?;
         self.finish()?;
