@@ -135,7 +135,8 @@ pub fn python(script: &str, arguments: &[&str]) -> Command {
 
 pub fn kcat(arguments: &[&str]) -> Command {
     let mut command = Command::new("kcat");
-    command.args(arguments);
+    // With the librdkafka of its own package, not the one that cargo puts in the way for the rdkafka crate.
+    command.args(arguments).env_remove("LD_LIBRARY_PATH");
     command
 }
 
