@@ -120,3 +120,14 @@ fn errors_say_where() {
         "count 2 is more than fits at byte 6 of the frame"
     );
 }
+
+#[test]
+fn a_request_may_be_followed_by_more_as_with_kafka() {
+    use kafka_protocol::messages::MetadataRequest;
+    // Version 4: no list of topics, creation allowed; then the three bytes that librdkafka 2.12 sends.
+    let frame = [255, 255, 255, 255, 1, 0, 0, 0];
+    let request = reader(&frame, false).request::<MetadataRequest>(4).unwrap();
+    assert_eq!(request.topics, None);
+    assert!(request.allow_auto_topic_creation);
+    assert!(reader(&frame, false).body::<MetadataRequest>(4).is_err());
+}
