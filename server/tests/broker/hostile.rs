@@ -49,13 +49,23 @@ fn broken_frames_close_their_connection_only() {
         &request(3, 1, &[0x7f, 0xff, 0xff, 0xff]),
     );
     check("a truncated body", &request(1, 4, &[0, 0, 0]));
+}
 
-    let good = frame(1, 7, &MetadataRequest::default().with_topics(Some(vec![])));
-    let mut trailing = good.clone();
-    trailing.put_u8(0);
+/// As Kafka does; librdkafka 2.12 sends such requests.
+#[test]
+fn bytes_behind_the_last_field_are_ignored() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    let request = MetadataRequest::default().with_topics(Some(vec![]));
+    let mut trailing = frame(7, 1, &request);
+    trailing.put_slice(b"\0\xff\x7f");
     let size = (trailing.len() - 4) as u32;
     trailing[..4].copy_from_slice(&size.to_be_bytes());
-    check("trailing bytes", &trailing);
+    client.stream.write_all(&trailing).unwrap();
+    let (correlation_id, response) = client.receive::<MetadataRequest>(7);
+    assert_eq!(correlation_id, 1);
+    assert_eq!(response.brokers.len(), 1);
+    assert_eq!(client.call(7, &request).brokers.len(), 1);
 }
 
 #[test]
