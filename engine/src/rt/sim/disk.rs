@@ -65,6 +65,10 @@ impl Disk {
         }
     }
 
+    pub(super) fn set_capacity(&mut self, total_bytes: u64) {
+        self.total_bytes = total_bytes;
+    }
+
     pub(super) fn space(&self) -> DiskSpace {
         DiskSpace {
             total_bytes: self.total_bytes,

@@ -131,6 +131,7 @@ impl File {
         let mut write = InFlight::start(self, position, bytes.into());
         self.sim.disk_latency("write", position).await;
         // Dropping the write in flight tears it.
+        self.must_fit(position + write.len)?;
         self.sim
             .fail_at_random(self.sim.0.faults.get().write_error)?;
         write.finish(survives);
@@ -161,6 +162,7 @@ impl File {
         self.sim.disk_latency("truncate", len).await;
         self.sim
             .fail_at_random(self.sim.0.faults.get().write_error)?;
+        self.must_fit(len)?;
         self.node.borrow_mut().set_len(len);
         Ok(())
     }
@@ -168,6 +170,7 @@ impl File {
     pub(in crate::rt) async fn allocate(&self, len: u64) -> io::Result<()> {
         self.writable()?;
         self.sim.disk_latency("allocate", len).await;
+        self.must_fit(len)?;
         self.sim.fail_at_random(self.sim.0.faults.get().write_error)
     }
 
@@ -185,6 +188,15 @@ impl File {
         &self.path
     }
 
+    /// `ENOSPC` unless the disk has room for a file that grows to `len`.
+    fn must_fit(&self, len: u64) -> io::Result<()> {
+        let more = len.saturating_sub(self.node.borrow().len());
+        if more > 0 && more > self.sim.0.disk.borrow().space().available_bytes {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(())
+    }
+
     fn writable(&self) -> io::Result<Survives> {
         match self.mode {
             OpenMode::Read => Err(io::Error::from_raw_os_error(libc::EBADF)),
@@ -198,6 +210,7 @@ impl File {
 struct InFlight<'a> {
     file: &'a File,
     write: u64,
+    len: u64,
     finished: bool,
 }
 
@@ -205,6 +218,7 @@ impl<'a> InFlight<'a> {
     fn start(file: &'a File, position: u64, bytes: Bytes) -> InFlight<'a> {
         InFlight {
             file,
+            len: bytes.len() as u64,
             write: file.node.borrow_mut().start_write(position, bytes),
             finished: false,
         }

@@ -138,6 +138,11 @@ impl Sim {
         self.0.faults.set(faults);
     }
 
+    /// Makes the disk as large as that from now on: less than it holds is a disk that somebody else has filled.
+    pub fn set_capacity(&self, total_bytes: u64) {
+        self.0.disk.borrow_mut().set_capacity(total_bytes);
+    }
+
     /// What the disk would hold if power were lost now. The run goes on, on its own disk.
     pub fn crash(&self) -> Disk {
         self.record("crash", 0);

@@ -309,3 +309,27 @@ fn a_removed_directory_may_come_back_in_part() {
     }
     assert_eq!(found, BTreeSet::from([None, Some(0), Some(1), Some(2)]));
 }
+
+#[test]
+fn a_full_disk_refuses_what_makes_a_file_longer() {
+    run(3, Disk::empty(64 << 10), |rt| async move {
+        let sim = sim_of(&rt);
+        let file = rt
+            .open(Path::new("/f"), OpenMode::Create)
+            .await
+            .expect("create");
+        file.write_at(rt.alloc(60 << 10), 0).await.expect("fits");
+        let full = file.write_at(rt.alloc(8 << 10), 60 << 10).await;
+        assert_eq!(full.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        file.write_at(rt.alloc(4096), 0)
+            .await
+            .expect("takes no more space");
+        sim.set_capacity(32 << 10);
+        let space = rt.disk_space(Path::new("/")).await.expect("space");
+        assert_eq!(space.available_bytes, 0);
+        sim.set_capacity(128 << 10);
+        file.write_at(rt.alloc(8 << 10), 60 << 10)
+            .await
+            .expect("there is room again");
+    });
+}
