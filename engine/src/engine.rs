@@ -2,6 +2,7 @@
 
 mod background;
 mod checkpointer;
+mod space_watch;
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,6 +14,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 pub use crate::log::shared::EngineStats;
+pub use crate::log::space::{SpaceAlarm, SpaceConfig};
 use crate::{
     checkpoint::{self, Checkpoints, LogCheckpoint},
     error::{Fault, OpenError},
@@ -58,6 +60,7 @@ pub struct EngineConfig {
     pub checkpoint_interval_ms: u64,
     pub retention_check_interval_ms: u64,
     pub producer_id_expiration_ms: u64,
+    pub space: SpaceConfig,
 }
 
 /// The engine of one shard.
@@ -108,15 +111,18 @@ impl Engine {
             tail_bytes_max: config.tail_bytes_max,
             readahead_bytes_max: config.readahead_bytes_max,
         };
-        Ok(Engine(Rc::new(Inner {
-            shared: Shared::new(rt, limits),
+        let shared = Shared::new(rt, limits, config.space.clone());
+        let engine = Engine(Rc::new(Inner {
+            shared,
             config,
             logs: RefCell::default(),
             left: RefCell::new(Some(Rc::new((checkpoints, replay)))),
             unopened: RefCell::default(),
             generation: Cell::new(generation),
             tasks: RefCell::default(),
-        })))
+        }));
+        engine.0.look_at_space().await?;
+        Ok(engine)
     }
 
     /// Opens the log in `<data_dir>/<name>`, recovering it, or creates it.

@@ -61,6 +61,8 @@ pub enum AppendError {
     BatchTooLarge { bytes: u64, segment_bytes: u64 },
     /// Too much is waiting for the disk: the caller slows its producer down and tries again.
     Busy,
+    /// The disk is low on space; what is left is for what was accepted before.
+    DiskLow,
     /// The log is offline.
     Fault(Fault),
 }
@@ -85,6 +87,7 @@ impl fmt::Display for AppendError {
                 )
             }
             AppendError::Busy => f.write_str("too many bytes wait for the disk"),
+            AppendError::DiskLow => f.write_str("the disk is low on space"),
             AppendError::Fault(fault) => fault.fmt(f),
         }
     }

@@ -16,9 +16,9 @@ pub mod segment;
 mod testing;
 pub mod types;
 
-pub use engine::{Engine, EngineConfig, EngineStats};
+pub use engine::{Engine, EngineConfig, EngineStats, SpaceAlarm, SpaceConfig};
 pub use error::{AppendError, Fault, OpenError, ReadError};
-pub use log::{Appended, Durability, Fetched, Log, LogConfig, Marks, TimestampType};
+pub use log::{Appended, Durability, Fetched, Log, LogConfig, Marks, SpaceUse, TimestampType};
 pub use types::{
     LeaderEpoch, LogId, LogName, Offset, PartitionIndex, ProducerEpoch, ProducerId, ShardId,
     Timestamp, TopicId,

@@ -124,7 +124,7 @@ pub fn encode(total: &Snapshot) -> String {
     out
 }
 
-fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
+fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
     let engine = &total.engine;
     [
         ("shards", "Shards of this broker", total.shards),
@@ -146,10 +146,25 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
             "Bytes read ahead for cold readers",
             engine.readahead_bytes,
         ),
+        (
+            "disk_available_bytes",
+            "Free space of the disk when it was last looked at",
+            engine.disk_available_bytes,
+        ),
+        (
+            "disk_reserve_bytes",
+            "Free space below which produce is refused",
+            engine.disk_reserve_bytes,
+        ),
+        (
+            "disk_low",
+            "1 while produce is refused since the disk is low on space",
+            u64::from(engine.disk_low),
+        ),
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 18] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 19] {
     [
         (
             "appended_batches",
@@ -198,6 +213,11 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
             engine.appends_refused_busy,
         ),
         (
+            "appends_refused_disk_low",
+            "Appends refused since the disk was low on space",
+            engine.appends_refused_disk_low,
+        ),
+        (
             "segments_sealed",
             "Segments completed",
             engine.segments_sealed,
@@ -230,6 +250,7 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         appended_batches,
         appended_bytes,
         appends_refused_busy,
+        appends_refused_disk_low,
         journal_commits,
         journal_bytes,
         segment_writes,
@@ -248,7 +269,17 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         cold_read_bytes,
         truncations,
         faults,
+        disk_available_bytes,
+        disk_reserve_bytes,
+        disk_low,
     } = other;
+    // All shards are on one disk; the look that found least counts, of those that looked at all.
+    total.disk_available_bytes = match total.disk_available_bytes {
+        0 => *disk_available_bytes,
+        known => known.min(*disk_available_bytes),
+    };
+    total.disk_reserve_bytes = total.disk_reserve_bytes.max(*disk_reserve_bytes);
+    total.disk_low |= disk_low;
     for (sum, more) in [
         (&mut total.logs, logs),
         (&mut total.appended_batches, appended_batches),
@@ -267,6 +298,10 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         (&mut total.cold_reads, cold_reads),
         (&mut total.cold_read_bytes, cold_read_bytes),
         (&mut total.appends_refused_busy, appends_refused_busy),
+        (
+            &mut total.appends_refused_disk_low,
+            appends_refused_disk_low,
+        ),
         (&mut total.segments_sealed, segments_sealed),
         (&mut total.segments_deleted, segments_deleted),
         (&mut total.readahead_bytes, readahead_bytes),

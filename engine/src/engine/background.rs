@@ -1,4 +1,5 @@
-//! The engine's own tasks: one commits the journal, one checkpoints, one applies retention. None per log.
+//! The engine's own tasks: one commits the journal, one checkpoints, one applies retention, one watches
+//! the free space. None per log.
 
 use std::{rc::Rc, time::Duration};
 
@@ -20,10 +21,12 @@ impl Inner {
         let commits = Rc::clone(self).run_commits(journal.clone());
         let checkpoints = Rc::clone(self).run_checkpoints(journal);
         let retention = Rc::clone(self).run_retention();
+        let space_watch = Rc::clone(self).run_space_watch();
         let tasks = [
             rt.spawn(Class::Foreground, commits),
             rt.spawn(Class::Housekeeping, checkpoints),
             rt.spawn(Class::Housekeeping, retention),
+            rt.spawn(Class::Foreground, space_watch),
         ];
         self.tasks.borrow_mut().extend(tasks);
     }
@@ -110,8 +113,15 @@ impl Inner {
     async fn run_retention(self: Rc<Self>) {
         let interval = Duration::from_millis(self.config.retention_check_interval_ms);
         let mut next_check = self.after(interval);
+        let mut hurried = false;
         loop {
             let added = self.shared.deletion_added.listen();
+            // When space runs low what may go goes now.
+            let low = self.shared.space.is_low();
+            if low && !hurried {
+                next_check = self.shared.rt.now();
+            }
+            hurried = low;
             let due = self
                 .next_deletion()
                 .map_or(next_check, |due| due.min(next_check));
@@ -130,10 +140,15 @@ impl Inner {
         Instant(self.shared.rt.now().0.saturating_add(nanos))
     }
 
-    /// Files wait in the order in which their logs gave them up; delays differ little, so the oldest stands for all.
+    /// Files wait in the order in which their logs gave them up; delays differ little, so the oldest stands for all. While space is
+    /// low none waits: a reader that has a file open keeps it.
     fn next_deletion(&self) -> Option<Instant> {
         let deletions = self.shared.deletions.borrow();
-        deletions.front().map(|deletion| deletion.due)
+        let due = deletions.front().map(|deletion| deletion.due)?;
+        Some(match self.shared.space.is_low() {
+            true => due.min(self.shared.rt.now()),
+            false => due,
+        })
     }
 
     async fn remove_due_files(&self) {

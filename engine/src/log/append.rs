@@ -110,6 +110,12 @@ impl LogInner {
             self.shared.count(|stats| stats.appends_refused_busy += 1);
             return Err(AppendError::Busy);
         }
+        let space_use = self.state.borrow().config.space;
+        if !self.shared.take_space(space_use, batch.len() as u64) {
+            self.shared
+                .count(|stats| stats.appends_refused_disk_low += 1);
+            return Err(AppendError::DiskLow);
+        }
         Ok(None)
     }
 

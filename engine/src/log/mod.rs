@@ -12,6 +12,7 @@ pub mod recovery;
 mod retention;
 mod settle;
 pub(crate) mod shared;
+pub(crate) mod space;
 pub(crate) mod state;
 mod tail;
 #[cfg(test)]
@@ -47,6 +48,17 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// How much of a disk that runs full a log may still take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpaceUse {
+    /// Records of clients: refused once only the reserve is left.
+    Data,
+    /// Committed offsets and the like: refused when three quarters of the reserve are gone too.
+    Internal,
+    /// Never refused.
+    Metadata,
+}
+
 /// What a topic's configuration asks of its logs. May change while the log is open.
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -60,6 +72,7 @@ pub struct LogConfig {
     pub file_delete_delay_ms: u64,
     /// `false` for `cleanup.policy=compact`: retention does not delete.
     pub delete: bool,
+    pub space: SpaceUse,
     pub rules: BatchRules,
 }
 

@@ -8,12 +8,16 @@ use std::{
     rc::Rc,
 };
 
-use super::tail::TailPool;
+use super::{
+    SpaceUse,
+    space::{Space, SpaceConfig},
+    tail::TailPool,
+};
 use crate::{
     error::Fault,
     journal::writer::Journal,
     rt::{
-        File, Instant, OpenMode, Rt,
+        DiskSpace, File, Instant, OpenMode, Rt,
         local::{Budget, Notify, Units},
     },
     segment::Index,
@@ -27,6 +31,7 @@ pub struct EngineStats {
     pub appended_batches: u64,
     pub appended_bytes: u64,
     pub appends_refused_busy: u64,
+    pub appends_refused_disk_low: u64,
     pub journal_commits: u64,
     pub journal_bytes: u64,
     pub segment_writes: u64,
@@ -45,6 +50,11 @@ pub struct EngineStats {
     pub cold_read_bytes: u64,
     pub truncations: u64,
     pub faults: u64,
+    /// As of the last look.
+    pub disk_available_bytes: u64,
+    pub disk_reserve_bytes: u64,
+    /// Client data is refused.
+    pub disk_low: bool,
 }
 
 /// The bounds a log has to know.
@@ -82,6 +92,7 @@ pub struct Shared {
     pub limits: Limits,
     pub stats: RefCell<EngineStats>,
     pub pool: TailPool,
+    pub space: Space,
     /// Appends that were refused may be tried again.
     pub room: Notify,
     pub journal: RefCell<Option<Journal>>,
@@ -106,12 +117,13 @@ pub struct Deletion {
 }
 
 impl Shared {
-    pub fn new(rt: Rt, limits: Limits) -> Rc<Shared> {
+    pub fn new(rt: Rt, limits: Limits, space: SpaceConfig) -> Rc<Shared> {
         Rc::new(Shared {
             rt,
             limits,
             stats: RefCell::default(),
             pool: TailPool::new(limits.tail_bytes_max),
+            space: Space::new(space),
             room: Notify::new(),
             journal: RefCell::new(None),
             names: Budget::new(OPENS_IN_FLIGHT_MAX),
@@ -141,7 +153,37 @@ impl Shared {
             tail_bytes: self.pool.bytes() as u64,
             tail_unflushed_bytes: self.pool.unflushed_bytes() as u64,
             readahead_bytes: self.readahead_bytes.get() as u64,
+            disk_available_bytes: self.space.available_bytes(),
+            disk_reserve_bytes: self.space.reserve_bytes(),
+            disk_low: self.space.is_low(),
             ..*self.stats.borrow()
+        }
+    }
+
+    /// Whether the disk has space for an append.
+    pub fn take_space(&self, space_use: SpaceUse, bytes: u64) -> bool {
+        let was_low = self.space.is_low();
+        let taken = self.space.take(space_use, bytes);
+        self.after_space_change(was_low);
+        taken
+    }
+
+    /// What a look at the disk found.
+    pub fn space_found(&self, found: DiskSpace) {
+        let was_low = self.space.is_low();
+        self.space.looked(found, self.pool.unflushed_bytes() as u64);
+        self.after_space_change(was_low);
+    }
+
+    fn after_space_change(&self, was_low: bool) {
+        let low = self.space.is_low();
+        if low != was_low {
+            // Appends that wait in line get in, or their refusal.
+            self.room.notify_all();
+        }
+        if low && !was_low {
+            // What may be deleted is deleted now.
+            self.deletion_added.notify_all();
         }
     }
 

@@ -4,12 +4,13 @@ mod changes;
 mod crash;
 mod faults;
 mod recovery;
+mod space;
 
 use std::{future::Future, path::PathBuf};
 
 use super::*;
 use crate::{
-    Engine, EngineConfig, OpenError,
+    Engine, EngineConfig, OpenError, SpaceConfig,
     batch::{BatchBuilder, BatchHeader, Codec, validate},
     rt::{
         Rt,
@@ -29,6 +30,7 @@ pub fn config() -> LogConfig {
         retention_ms: None,
         file_delete_delay_ms: 60_000,
         delete: true,
+        space: SpaceUse::Data,
         rules: BatchRules {
             message_bytes_max: 1 << 20,
             timestamp_type: TimestampType::CreateTime,
@@ -64,6 +66,7 @@ impl Rig {
             checkpoint_interval_ms: 60_000,
             retention_check_interval_ms: 60_000,
             producer_id_expiration_ms: 86_400_000,
+            space: SpaceConfig::default(),
         };
         Rig { rt, engine }
     }

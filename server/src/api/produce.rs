@@ -12,7 +12,7 @@ use kafka_protocol::{
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use forebay_engine::{
-    LogId, ShardId,
+    AppendError, LogId, ShardId,
     batch::{BatchError, Codec, ValidBatch, validate},
 };
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     meta::{Image, Topic},
-    partition::{Append, AppendOutcome, Appends},
+    partition::{Append, AppendFailure, AppendOutcome, Appends},
     shard::Shard,
     wire::{
         Decode, DecodeError, ErrorCode, Reader, RequestHeader,
@@ -374,7 +374,13 @@ fn reply_to(
             error_message: None,
             current_leader: None,
         },
-        Err(failure) => failed(image, topic, index, ErrorCode::from(&failure)),
+        Err(failure) => {
+            let mut reply = failed(image, topic, index, ErrorCode::from(&failure));
+            if let AppendFailure::Log(error @ AppendError::DiskLow) = &failure {
+                reply.error_message = Some(StrBytes::from_string(error.to_string()));
+            }
+            reply
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub mod value;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use forebay_engine::{EngineConfig, ShardId, rt::buf::ALIGNMENT};
+use forebay_engine::{EngineConfig, ShardId, SpaceAlarm, SpaceConfig, rt::buf::ALIGNMENT};
 
 pub use broker_keys::BROKER_KEYS;
 pub use host::Host;
@@ -77,6 +77,10 @@ pub struct Storage {
     pub checkpoint_interval_ms: u64,
     pub retention_check_interval_ms: u64,
     pub producer_id_expiration_ms: u64,
+    /// `None`: what fits the disk.
+    pub disk_reserve_bytes: Option<u64>,
+    /// Of this process: a copy of the configuration shares it.
+    pub space_alarm: SpaceAlarm,
 }
 
 #[derive(Clone, Debug)]
@@ -217,6 +221,11 @@ impl Config {
             checkpoint_interval_ms: self.storage.checkpoint_interval_ms,
             retention_check_interval_ms: self.storage.retention_check_interval_ms,
             producer_id_expiration_ms: self.storage.producer_id_expiration_ms,
+            space: SpaceConfig {
+                reserve_bytes: self.storage.disk_reserve_bytes,
+                shards,
+                alarm: self.storage.space_alarm.clone(),
+            },
         }
     }
 }
@@ -379,6 +388,10 @@ impl Values<'_> {
             checkpoint_interval_ms: self.number("forebay.checkpoint.interval.ms"),
             retention_check_interval_ms: self.number("log.retention.check.interval.ms"),
             producer_id_expiration_ms: self.number("producer.id.expiration.ms"),
+            disk_reserve_bytes: self
+                .optional("forebay.disk.reserve.bytes")
+                .map(|text| text.parse().expect("checked range")),
+            space_alarm: SpaceAlarm::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use forebay_engine::{
-    Durability, LogConfig, TimestampType,
+    Durability, LogConfig, SpaceUse, TimestampType,
     batch::{BatchRules, Codec},
 };
 
@@ -148,6 +148,7 @@ impl Config {
             retention_ms: topic.limit("retention.ms"),
             file_delete_delay_ms: topic.count("file.delete.delay.ms"),
             delete: has_policy("delete"),
+            space: SpaceUse::Data,
             rules: BatchRules {
                 message_bytes_max: topic.count("max.message.bytes") as usize,
                 timestamp_type: match topic.text("message.timestamp.type").as_str() {

@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use forebay_engine::{
     AppendError, Durability, Engine, Fault, LogConfig, LogId, LogName, Offset, PartitionIndex,
-    ReadError, TimestampType, TopicId,
+    ReadError, SpaceUse, TimestampType, TopicId,
     batch::{BatchBuilder, BatchError, BatchHeader, BatchRules, Codec, Records, validate},
     log::ReadLimit,
     rt::{Rt, durable},
@@ -70,6 +70,7 @@ pub fn log_config() -> LogConfig {
         retention_ms: None,
         file_delete_delay_ms: 60_000,
         delete: false,
+        space: SpaceUse::Metadata,
         rules: BatchRules {
             message_bytes_max: GROUP_BYTES_MAX + FRAMING_BYTES_MAX,
             timestamp_type: TimestampType::CreateTime,

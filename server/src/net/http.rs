@@ -107,6 +107,12 @@ async fn reply(shard: &Rc<Shard>, route: Route) -> String {
             "text/plain",
             "stopping\n".to_owned(),
         ),
+        // Still ready: consumers are served, and it is them who wait.
+        Route::Ready if shard.engine.stats().disk_low => (
+            "200 OK",
+            "text/plain",
+            "ready, but the disk is low on space: produce is refused\n".to_owned(),
+        ),
         Route::Ready => ("200 OK", "text/plain", "ready\n".to_owned()),
         Route::NotFound => ("404 Not Found", "text/plain", "not found\n".to_owned()),
         Route::NotAllowed => (

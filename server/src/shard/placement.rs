@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, rc::Rc, sync::Arc};
 
-use forebay_engine::{LogId, LogName, PartitionIndex};
+use forebay_engine::{LogConfig, LogId, LogName, PartitionIndex, SpaceUse};
 use futures_util::{StreamExt, stream};
 
 use super::Shard;
@@ -53,16 +53,24 @@ impl Shard {
             let index = PartitionIndex(index as i32);
             match self.partition(topic.id, index) {
                 Some(partition) => {
-                    let config = self
-                        .config
-                        .log_config(&image.broker_configs, &topic.configs);
-                    partition.log.configure(config);
+                    partition.log.configure(self.log_config(image, topic));
                     partition.set_leader_epoch(state.leader_epoch);
                 }
                 None => missing.push((topic.clone(), index)),
             }
         }
         missing
+    }
+
+    fn log_config(&self, image: &Image, topic: &Topic) -> LogConfig {
+        let config = self
+            .config
+            .log_config(&image.broker_configs, &topic.configs);
+        let space = match topic.internal {
+            true => SpaceUse::Internal,
+            false => config.space,
+        };
+        LogConfig { space, ..config }
     }
 
     async fn open(&self, image: &Image, topic: Arc<Topic>, index: PartitionIndex) {
@@ -74,9 +82,7 @@ impl Shard {
             topic: topic.name.clone(),
             partition: index,
         };
-        let config = self
-            .config
-            .log_config(&image.broker_configs, &topic.configs);
+        let config = self.log_config(image, &topic);
         match self.engine.open_log(id, name.clone(), config).await {
             Ok(log) => {
                 let state = &topic.partitions[index.0 as usize];

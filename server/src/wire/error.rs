@@ -158,7 +158,7 @@ impl From<&AppendError> for ErrorCode {
             AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
             AppendError::BatchTooLarge { .. } => ErrorCode::RecordListTooLarge,
             AppendError::Busy => ErrorCode::RequestTimedOut,
-            AppendError::Fault(_) => ErrorCode::KafkaStorageError,
+            AppendError::DiskLow | AppendError::Fault(_) => ErrorCode::KafkaStorageError,
         }
     }
 }
