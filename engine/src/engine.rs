@@ -157,6 +157,11 @@ impl Engine {
         let before = inner.logs.borrow_mut().insert(id, Rc::clone(&log));
         assert!(before.is_none(), "a log is opened once");
         inner.shared.count(|stats| stats.logs += 1);
+        let marks = log.state.borrow().marks;
+        if left.is_none() && marks.durable_end < marks.log_end {
+            // Nobody else will ask for the sync that makes it count.
+            inner.shared.checkpoints.request();
+        }
         Ok(Log(log))
     }
 

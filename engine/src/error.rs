@@ -102,6 +102,8 @@ pub enum ReadError {
         log_start: Offset,
         log_end: Offset,
     },
+    /// The batch at the offset is damaged on disk. What lies before and behind it can be read.
+    Corrupt(Fault),
     Fault(Fault),
 }
 
@@ -111,7 +113,7 @@ impl fmt::Display for ReadError {
             ReadError::OutOfRange { log_start, log_end } => {
                 write!(f, "offset outside of {log_start} to {log_end}")
             }
-            ReadError::Fault(fault) => fault.fmt(f),
+            ReadError::Corrupt(fault) | ReadError::Fault(fault) => fault.fmt(f),
         }
     }
 }
@@ -150,6 +152,9 @@ impl From<Fault> for OpenError {
 
 impl From<Fault> for ReadError {
     fn from(fault: Fault) -> ReadError {
-        ReadError::Fault(fault)
+        match fault {
+            Fault::Corrupt { .. } => ReadError::Corrupt(fault),
+            Fault::Io { .. } => ReadError::Fault(fault),
+        }
     }
 }

@@ -164,7 +164,7 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 19] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 20] {
     [
         (
             "appended_batches",
@@ -241,6 +241,11 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
             engine.cold_read_bytes,
         ),
         ("faults", "Logs that went offline", engine.faults),
+        (
+            "corrupt_batches",
+            "Damaged places found in segments",
+            engine.corrupt_batches,
+        ),
     ]
 }
 
@@ -269,6 +274,7 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         cold_read_bytes,
         truncations,
         faults,
+        corrupt_batches,
         disk_available_bytes,
         disk_reserve_bytes,
         disk_low,
@@ -307,6 +313,7 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         (&mut total.readahead_bytes, readahead_bytes),
         (&mut total.truncations, truncations),
         (&mut total.faults, faults),
+        (&mut total.corrupt_batches, corrupt_batches),
     ] {
         *sum += more;
     }

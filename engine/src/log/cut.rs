@@ -283,7 +283,7 @@ impl LogInner {
 /// Reads between log start and log end fail for one reason only.
 fn read_fault(error: ReadError) -> Fault {
     match error {
-        ReadError::Fault(fault) => fault,
+        ReadError::Corrupt(fault) | ReadError::Fault(fault) => fault,
         ReadError::OutOfRange { .. } => panic!("the log start does not move during a cut"),
     }
 }

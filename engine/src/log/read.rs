@@ -26,6 +26,7 @@ pub struct Cursors {
 }
 
 struct Cursor {
+    /// Of the batch at the reader's position.
     next: Offset,
     segment_base: Offset,
     reader: SegmentReader,
@@ -113,6 +114,15 @@ impl Fetched {
 struct Version {
     generation: u64,
     first_base: Offset,
+}
+
+/// A place in a segment where no whole batch is.
+struct Broken {
+    segment_base: Offset,
+    position: u64,
+    /// Of the batch that should be there: the end of the last one that was read before it.
+    offset: Offset,
+    why: String,
 }
 
 enum Cold {
@@ -207,7 +217,7 @@ impl LogInner {
                     None => Ok(Cold::Stale),
                 }
             }
-            Err(fault) if unchanged => Err(ReadError::Fault(fault)),
+            Err(fault) if unchanged => Err(ReadError::from(fault)),
             _ => Ok(Cold::Stale),
         }
     }
@@ -218,8 +228,10 @@ impl LogInner {
         from: Offset,
         limit: ReadLimit,
     ) -> Result<(Fetched, Option<Cursor>), Fault> {
+        let version = self.version();
         let mut cursor = self.cursor_at(from).await?;
         let base = cursor.segment_base;
+        let mut expected = cursor.next;
         let fault = |error| self.io_fault("read", base, error);
         let mut fetched = Fetched::default();
         loop {
@@ -230,11 +242,20 @@ impl LogInner {
                 // What was found before is served; the next read begins at the broken batch and says so.
                 Next::Broken(_) if fetched.next.is_some() => break,
                 Next::Broken(why) => {
-                    let what = format!("{why} at position {}", cursor.reader.position());
-                    let path = segment_path(&self.dir, base);
-                    return Err(Fault::corrupt(what, path));
+                    let broken = Broken {
+                        segment_base: base,
+                        position: cursor.reader.position(),
+                        offset: expected,
+                        why,
+                    };
+                    let fault = self.report_damage(version, &broken);
+                    if !self.pass_over(&mut cursor.reader, &broken, from).await? {
+                        return Err(fault);
+                    }
+                    continue;
                 }
             };
+            expected = header.next_offset();
             if header.next_offset() > from {
                 let taken = fetched.slices.len();
                 let more = fetched.take(&bytes, header.next_offset(), limit);
@@ -250,6 +271,45 @@ impl LogInner {
             }
         }
         Ok((fetched, Some(cursor)))
+    }
+
+    /// Goes on behind a broken batch that lies wholly below `from`; `false` if it holds `from`, or may.
+    async fn pass_over(
+        &self,
+        reader: &mut SegmentReader,
+        broken: &Broken,
+        from: Offset,
+    ) -> Result<bool, Fault> {
+        let base = broken.segment_base;
+        let skipped = reader.skip_broken().await;
+        if let Some(header) = skipped.map_err(|error| self.io_fault("read", base, error))? {
+            return Ok(header.next_offset() <= from);
+        }
+        let place = self.ask_index(base, |index| index.place_behind(broken.position));
+        match place.await? {
+            Some(place) if place.offset <= from => {
+                reader.go_to(place.position);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Tells the operator, once for each place.
+    fn report_damage(&self, version: Version, broken: &Broken) -> Fault {
+        let base = broken.segment_base;
+        let path = segment_path(&self.dir, base);
+        let (position, offset) = (broken.position, broken.offset);
+        let what = format!("{} at position {position}, offset {offset}", broken.why);
+        let key = self.segment_key(base);
+        if self.version() == version && self.shared.is_new_damage(key, position) {
+            self.shared.count(|stats| stats.corrupt_batches += 1);
+            tracing::error!(
+                log = %self.name, path = %path.display(), position, %offset, why = broken.why,
+                "a batch is damaged on disk; it is not served, what lies before and behind it is"
+            );
+        }
+        Fault::corrupt(what, path)
     }
 
     async fn cursor_at(&self, from: Offset) -> Result<Cursor, Fault> {
@@ -280,7 +340,7 @@ impl LogInner {
             .await
             .map_err(fault)?;
         Ok(Cursor {
-            next: from,
+            next: place.offset,
             segment_base: base,
             reader: SegmentReader::new(file, place.position.min(end), end),
             idle: false,
@@ -347,9 +407,18 @@ impl LogInner {
             .map_err(fault)?;
         let mut index = Index::new(base, interval, shared.rt.wall_clock());
         let mut reader = SegmentReader::new(file, 0, len);
-        while let Next::Batch(header, _) = reader.peek().await.map_err(fault)? {
-            index.push(&header, reader.position());
-            reader.advance(&header);
+        loop {
+            match reader.peek().await.map_err(fault)? {
+                Next::Batch(header, _) => {
+                    index.push(&header, reader.position());
+                    reader.advance(&header);
+                }
+                Next::Broken(_) => match reader.skip_broken().await.map_err(fault)? {
+                    Some(header) => index.skip_to(header.next_offset(), reader.position()),
+                    None => break,
+                },
+                Next::End => break,
+            }
         }
         tracing::warn!(log = %self.name, segment = %base, covered = index.len(), len, "built the index again");
         if index.len() == len {

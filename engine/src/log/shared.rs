@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     path::{Path, PathBuf},
     rc::Rc,
@@ -50,6 +50,8 @@ pub struct EngineStats {
     pub cold_read_bytes: u64,
     pub truncations: u64,
     pub faults: u64,
+    /// Damaged places found in segments.
+    pub corrupt_batches: u64,
     /// As of the last look.
     pub disk_available_bytes: u64,
     pub disk_reserve_bytes: u64,
@@ -74,6 +76,9 @@ pub const OPENS_IN_FLIGHT_MAX: u64 = 64;
 
 /// Indexes of sealed segments in memory. A full one (1 GiB at an entry per 64 KiB) takes 256 KiB, most are not full.
 pub const INDEXES_MAX: usize = 256;
+
+/// Damaged places that are remembered, so that each is reported once; then all may be reported once more.
+const DAMAGE_REMEMBERED_MAX: usize = 4096;
 
 /// Key of a file or an index in the shard's caches: the log's number within this run, and the segment.
 pub type SegmentKey = (u64, Offset);
@@ -106,6 +111,8 @@ pub struct Shared {
     pub progress: Progress,
     pub checkpoints: CheckpointRequests,
     pub deletions: RefCell<VecDeque<Deletion>>,
+    /// Damaged places that the operator knows of.
+    damaged: RefCell<BTreeSet<(SegmentKey, u64)>>,
     pub deletion_added: Notify,
     next_log_key: Cell<u64>,
 }
@@ -133,6 +140,7 @@ impl Shared {
             progress: Progress::default(),
             checkpoints: CheckpointRequests::default(),
             deletions: RefCell::default(),
+            damaged: RefCell::default(),
             deletion_added: Notify::new(),
             next_log_key: Cell::new(0),
         })
@@ -205,6 +213,15 @@ impl Shared {
         let file = Rc::new(self.rt.open(path, mode).await?);
         self.files.put((key, handle), Rc::clone(&file));
         Ok(file)
+    }
+
+    /// `true` if nobody has reported damage at this position of the segment yet.
+    pub fn is_new_damage(&self, key: SegmentKey, position: u64) -> bool {
+        let mut damaged = self.damaged.borrow_mut();
+        if damaged.len() >= DAMAGE_REMEMBERED_MAX {
+            damaged.clear();
+        }
+        damaged.insert((key, position))
     }
 
     /// Nobody takes a name in a log's directory away while the result lives: for files that are replaced.

@@ -107,7 +107,7 @@ impl LogInner {
         let log_start = self.state.borrow().marks.log_start;
         let corrupt = |error: crate::batch::BatchError| {
             let what = format!("records of the batch at {}: {error}", header.base_offset);
-            ReadError::Fault(Fault::corrupt(what, &self.dir))
+            ReadError::Corrupt(Fault::corrupt(what, &self.dir))
         };
         for record in Records::new(batch, DECOMPRESSED_BYTES_MAX).map_err(corrupt)? {
             let record = record.map_err(corrupt)?;

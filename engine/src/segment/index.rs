@@ -209,6 +209,14 @@ impl Index {
         }
     }
 
+    /// The first known place behind `position`.
+    pub fn place_behind(&self, position: u64) -> Option<Place> {
+        let after = self
+            .entries
+            .partition_point(|entry| u64::from(entry.position) <= position);
+        self.entries.get(after).map(|entry| self.place(entry))
+    }
+
     fn place(&self, entry: &Entry) -> Place {
         Place {
             offset: self.base.plus(i64::from(entry.offset_delta)),
@@ -363,6 +371,8 @@ mod tests {
             let place = index.find_offset(Offset::new(offset));
             assert_eq!(place.position, position_kib * 1024, "offset {offset}");
             assert!(place.offset <= Offset::new(offset));
+            let behind = index.place_behind(place.position);
+            assert!(behind.is_none_or(|behind| behind.offset > Offset::new(offset)));
         }
     }
 

@@ -61,6 +61,13 @@ impl SegmentReader {
         self.buffer.len()
     }
 
+    /// Goes on at `position`, where a batch must begin.
+    pub fn go_to(&mut self, position: u64) {
+        assert!(position <= self.end, "the end is behind the position");
+        self.position = position;
+        self.buffer = Bytes::new();
+    }
+
     /// Gives the read-ahead up, and starts small again.
     pub fn drop_buffer(&mut self) {
         self.buffer = Bytes::new();
@@ -97,6 +104,29 @@ impl SegmentReader {
         );
         self.buffer = self.buffer.split_off(header.total_len);
         self.position += header.total_len as u64;
+    }
+
+    /// Passes over a batch that failed its CRC, if what its header says is borne out: where the batch ends another whole one begins
+    /// that goes on with its next offset, or nothing follows.
+    pub async fn skip_broken(&mut self) -> io::Result<Option<BatchHeader>> {
+        let Ok(header) = BatchHeader::parse(&self.buffer) else {
+            return Ok(None);
+        };
+        let behind = self.position + header.total_len as u64;
+        if behind > self.end {
+            return Ok(None);
+        }
+        let mut ahead = SegmentReader::new(Rc::clone(&self.file), behind, self.end);
+        let goes_on = match ahead.peek().await? {
+            Next::Batch(next, _) => next.base_offset == header.next_offset(),
+            Next::End => true,
+            Next::Broken(_) => false,
+        };
+        if !goes_on {
+            return Ok(None);
+        }
+        *self = ahead;
+        Ok(Some(header))
     }
 
     /// Makes sure that `len` bytes are buffered; `false` when the segment has not that many.

@@ -12,6 +12,7 @@ mod report;
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
@@ -28,7 +29,7 @@ use forebay_engine::{
         uring::{self, ShardHandle, ShardOptions},
     },
 };
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 
 use crate::{
     config::Config,
@@ -46,7 +47,7 @@ pub use command::start;
 pub use failure::{EXIT_ON_SECOND_SIGNAL, StartFailure};
 pub use report::Report;
 
-/// How often shard 0 looks whether it shall stop.
+/// How often a shard looks whether it shall stop.
 const STOP_POLL: Duration = Duration::from_millis(50);
 /// How long a killed broker's listener may outlive it.
 const KILLED_LISTENER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -101,6 +102,7 @@ impl Broker {
         config.data_dir.clone_from(&data_dir.path);
         let (tell, told) = mpsc::channel();
         let mut seeds = mesh::seeds(shards, Between::Threads).into_iter();
+        let abandoned = Arc::new(AtomicBool::new(false));
         let mut conductor = Some(Conductor {
             data_dir,
             address,
@@ -112,7 +114,8 @@ impl Broker {
             let config = config.clone();
             let conductor = conductor.take();
             let tell = tell.clone();
-            move |rt, id| run_shard(rt, id, seeds, config, conductor, tell)
+            let abandoned = abandoned.clone();
+            move |rt, id| run_shard(rt, id, seeds, config, conductor, tell, abandoned)
         })
         .map_err(StartFailure::Executors)?;
         drop(tell);
@@ -127,7 +130,13 @@ impl Broker {
                     shards,
                 })
             }
-            Ok(Err(failure)) => Err(failure),
+            Ok(Err(failure)) => {
+                // No thread, and no listener, outlives the attempt. What they ended with follows from this failure.
+                for shard in shards {
+                    let _ = shard.join();
+                }
+                Err(failure)
+            }
             Err(_) => {
                 let ended = shards.into_iter().find_map(|shard| shard.join().err());
                 let error = ended.unwrap_or_else(|| io::Error::other("a shard ended early"));
@@ -257,20 +266,31 @@ async fn run_shard(
     config: Config,
     conductor: Option<Conductor>,
     tell: Tell,
+    abandoned: Arc<AtomicBool>,
 ) -> Result<(), StartFailure> {
     let config = Rc::new(config);
     let engine_config = config.engine_config(id, seeds.shard_count());
     let engine = match Engine::open(rt.clone(), engine_config).await {
         Ok(engine) => engine,
         Err(error) => {
-            // The others wait for this shard in vain; the process ends with this message.
+            abandoned.store(true, Ordering::Relaxed);
             let _ = tell.send(Err(StartFailure::Storage(error.to_string())));
             return Ok(());
         }
     };
     // From here on only the conductor speaks.
     drop(tell);
-    let shard = Shard::start(rt, id, seeds, engine, config).await;
+    let joined = pin!(Shard::start(rt.clone(), id, seeds, engine, config));
+    // A peer that could not open its engine never comes.
+    let given_up = pin!(async {
+        while !abandoned.load(Ordering::Relaxed) {
+            rt.sleep(STOP_POLL).await;
+        }
+    });
+    let shard = match select(joined, given_up).await {
+        Either::Left((shard, _)) => shard,
+        Either::Right(_) => return Ok(()),
+    };
     let Some(conductor) = conductor else {
         shard.stopped().await;
         return Ok(());

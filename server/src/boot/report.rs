@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Instant};
 
-use forebay_engine::rt::uring::ShardOptions;
+use forebay_engine::{Durability, rt::uring::ShardOptions};
 use forebay_tune::probe::{self, DirectIo};
 
 use super::{Ready, directory::DataDir};
@@ -42,7 +42,12 @@ impl Report {
         report.line("disk", disk(data_dir));
         report.line("shards", shards(options));
         report.line("memory", memory(config));
-        let durability = "persisted unless a topic says otherwise: acked is on disk";
+        let durability = match config.durability() {
+            Durability::Persisted => "persisted unless a topic says otherwise: acked is on disk",
+            Durability::Replicated => {
+                "replicated unless a topic says otherwise: acked is in memory, a crash of this host may lose the newest records"
+            }
+        };
         report.line("durability", durability.to_owned());
         report
     }

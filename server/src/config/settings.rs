@@ -164,6 +164,12 @@ impl Config {
         }
     }
 
+    /// Of topics that do not say otherwise, as far as it is known before the metadata is.
+    pub fn durability(&self) -> Durability {
+        let nothing = BTreeMap::new();
+        self.log_config(&BrokerConfigs::new(), &nothing).durability
+    }
+
     /// `min.insync.replicas` of a topic.
     pub fn min_insync_replicas(
         &self,

@@ -125,7 +125,7 @@ impl MetadataLog {
         let mut next = Offset::ZERO;
         while next < end {
             let fetched = log.read(next, limit).await.map_err(|error| match error {
-                ReadError::Fault(fault) => fault,
+                ReadError::Corrupt(fault) | ReadError::Fault(fault) => fault,
                 ReadError::OutOfRange { .. } => self.corrupt(error.to_string()),
             })?;
             for slice in fetched.slices {

@@ -35,6 +35,8 @@ pub struct Appends {
 pub enum AppendFailure {
     /// This host does not lead the partition.
     NotLeader,
+    /// The log of the partition could not be opened.
+    Offline,
     /// No room, or not committed, within the time-out. It may still come to be.
     TimedOut,
     Log(AppendError),
@@ -95,7 +97,10 @@ impl Begun {
 
 fn begin(shard: &Rc<Shard>, append: Append) -> Begun {
     let Some(partition) = shard.partition(append.log.topic_id, append.log.partition) else {
-        return Begun::Failed(AppendFailure::NotLeader);
+        return Begun::Failed(match shard.is_offline(append.log) {
+            true => AppendFailure::Offline,
+            false => AppendFailure::NotLeader,
+        });
     };
     let records = append.batch.header().record_count;
     shard.counters.produced_batches.add(1);

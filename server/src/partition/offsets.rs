@@ -101,6 +101,8 @@ pub struct DeleteRecords {
 #[derive(Clone, Debug)]
 pub enum OffsetFailure {
     NotLeader,
+    /// The log of the partition could not be opened.
+    Offline,
     OutOfRange,
     Fault(forebay_engine::Fault),
 }
@@ -112,7 +114,10 @@ pub(crate) async fn delete_records(
 ) -> Vec<Result<Offset, OffsetFailure>> {
     let mut starts = Vec::with_capacity(calls.len());
     for call in calls {
-        starts.push(delete_below(shard.partition_of(call.log), call.below).await);
+        starts.push(match shard.is_offline(call.log) {
+            true => Err(OffsetFailure::Offline),
+            false => delete_below(shard.partition_of(call.log), call.below).await,
+        });
     }
     starts
 }

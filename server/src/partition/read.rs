@@ -46,6 +46,8 @@ pub struct Reads {
 #[derive(Clone, Debug)]
 pub enum ReadFailure {
     NotLeader,
+    /// The log of the partition could not be opened.
+    Offline,
     FencedEpoch,
     UnknownEpoch,
     Log(ReadError),
@@ -211,7 +213,11 @@ pub(super) fn readable(
     log: LogId,
     current_epoch: Option<LeaderEpoch>,
 ) -> Result<Rc<Partition>, ReadFailure> {
-    let partition = shard.partition_of(log).ok_or(ReadFailure::NotLeader)?;
+    let absent = || match shard.is_offline(log) {
+        true => ReadFailure::Offline,
+        false => ReadFailure::NotLeader,
+    };
+    let partition = shard.partition_of(log).ok_or_else(absent)?;
     match current_epoch {
         Some(epoch) if epoch < partition.leader_epoch() => Err(ReadFailure::FencedEpoch),
         Some(epoch) if epoch > partition.leader_epoch() => Err(ReadFailure::UnknownEpoch),

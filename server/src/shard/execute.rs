@@ -73,6 +73,8 @@ impl Shard {
             Step::StartJournal => {
                 self.engine.start_journal().await.map_err(fault)?;
                 Coordinators::start(self);
+                let open_offline = self.clone().open_offline();
+                self.rt.spawn(Class::Housekeeping, open_offline).detach();
                 Ok(())
             }
             Step::Listen(address) => {

@@ -11,7 +11,7 @@ mod placement;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::Future,
     rc::Rc,
     sync::Arc,
@@ -53,6 +53,8 @@ pub struct Shard {
     image: RefCell<Arc<Image>>,
     image_changed: Notify,
     partitions: RefCell<HashMap<LogId, Rc<Partition>>>,
+    /// Partitions of this shard whose log could not be opened; it is tried again.
+    offline: RefCell<HashSet<LogId>>,
     /// What topics ask of batches, computed on first need and forgotten with each new image.
     batch_rules: RefCell<HashMap<TopicId, Rc<BatchRules>>>,
     /// Partitions in which appends wait for room.
@@ -90,6 +92,7 @@ impl Shard {
             image: RefCell::default(),
             image_changed: Notify::new(),
             partitions: RefCell::default(),
+            offline: RefCell::default(),
             producer_ids: ProducerIds::default(),
             batch_rules: RefCell::default(),
             crowded: RefCell::default(),
@@ -131,6 +134,11 @@ impl Shard {
 
     pub fn partition_of(&self, log: LogId) -> Option<Rc<Partition>> {
         self.partitions.borrow().get(&log).cloned()
+    }
+
+    /// Whether the partition belongs to this shard, but its log could not be opened.
+    pub fn is_offline(&self, log: LogId) -> bool {
+        self.offline.borrow().contains(&log)
     }
 
     /// All partitions this shard owns.

@@ -1,6 +1,6 @@
 //! A shard's partitions follow the image: opened, reconfigured, closed.
 
-use std::{collections::HashSet, rc::Rc, sync::Arc};
+use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
 use forebay_engine::{LogConfig, LogId, LogName, PartitionIndex, SpaceUse};
 use futures_util::{StreamExt, stream};
@@ -10,6 +10,10 @@ use crate::{
     meta::{Image, PartitionState, Topic},
     partition::Partition,
 };
+
+/// A log that cannot be opened is tried again after this long, then after twice as long, and so on.
+const OPEN_PAUSE_MIN: Duration = Duration::from_secs(1);
+const OPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Logs that are opened or deleted at the same time.
 const LOGS_AT_ONCE_MAX: usize = 16;
@@ -88,8 +92,37 @@ impl Shard {
                 let state = &topic.partitions[index.0 as usize];
                 let partition = Partition::new(log, state.leader_epoch);
                 self.partitions.borrow_mut().insert(id, partition);
+                if self.offline.borrow_mut().remove(&id) {
+                    tracing::info!(partition = %name, "the log is open now");
+                }
             }
-            Err(error) => tracing::error!(partition = %name, %error, "partition stays offline"),
+            Err(error) => {
+                if self.offline.borrow_mut().insert(id) {
+                    tracing::error!(partition = %name, %error, "the log cannot be opened: the partition is offline until an attempt succeeds");
+                }
+            }
+        }
+    }
+
+    /// Tries again and again to open the logs that could not be opened.
+    pub(super) async fn open_offline(self: Rc<Self>) {
+        let mut pause = OPEN_PAUSE_MIN;
+        while !self.is_stopping() {
+            self.rt.sleep(pause).await;
+            pause = (pause * 2).min(OPEN_PAUSE_MAX);
+            if self.offline.borrow().is_empty() {
+                pause = OPEN_PAUSE_MIN;
+                continue;
+            }
+            let _turn = self.following.take(1).await;
+            let image = self.image();
+            let offline: Vec<LogId> = self.offline.borrow().iter().copied().collect();
+            for id in offline {
+                match image.topics_by_id.get(&id.topic_id) {
+                    Some(topic) => self.open(&image, topic.clone(), id.partition).await,
+                    None => drop(self.offline.borrow_mut().remove(&id)),
+                }
+            }
         }
     }
 
@@ -106,6 +139,7 @@ impl Shard {
                 })
             })
             .collect();
+        self.offline.borrow_mut().retain(|id| !named.contains(id));
         let gone: Vec<Rc<Partition>> = {
             let mut partitions = self.partitions.borrow_mut();
             named

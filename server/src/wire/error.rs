@@ -167,6 +167,8 @@ impl From<&ReadError> for ErrorCode {
     fn from(error: &ReadError) -> ErrorCode {
         match error {
             ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            // The client may go on behind it.
+            ReadError::Corrupt(_) => ErrorCode::CorruptMessage,
             ReadError::Fault(_) => ErrorCode::KafkaStorageError,
         }
     }
@@ -196,6 +198,7 @@ impl From<&AppendFailure> for ErrorCode {
     fn from(failure: &AppendFailure) -> ErrorCode {
         match failure {
             AppendFailure::NotLeader => ErrorCode::NotLeaderOrFollower,
+            AppendFailure::Offline => ErrorCode::KafkaStorageError,
             AppendFailure::TimedOut => ErrorCode::RequestTimedOut,
             AppendFailure::Log(error) => ErrorCode::from(error),
         }
@@ -206,6 +209,7 @@ impl From<&ReadFailure> for ErrorCode {
     fn from(failure: &ReadFailure) -> ErrorCode {
         match failure {
             ReadFailure::NotLeader => ErrorCode::NotLeaderOrFollower,
+            ReadFailure::Offline => ErrorCode::KafkaStorageError,
             ReadFailure::FencedEpoch => ErrorCode::FencedLeaderEpoch,
             ReadFailure::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
             ReadFailure::Log(error) => ErrorCode::from(error),
@@ -217,6 +221,7 @@ impl From<&OffsetFailure> for ErrorCode {
     fn from(failure: &OffsetFailure) -> ErrorCode {
         match failure {
             OffsetFailure::NotLeader => ErrorCode::NotLeaderOrFollower,
+            OffsetFailure::Offline => ErrorCode::KafkaStorageError,
             OffsetFailure::OutOfRange => ErrorCode::OffsetOutOfRange,
             OffsetFailure::Fault(_) => ErrorCode::KafkaStorageError,
         }

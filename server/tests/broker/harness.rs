@@ -3,12 +3,12 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
 
 use forebay_server::{
-    boot::Broker,
+    boot::{Broker, StartFailure},
     config::{Config, Host, Origin, RawConfig},
 };
 
@@ -39,7 +39,20 @@ impl TestBroker {
         broker
     }
 
-    fn run(&mut self) {
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// From the next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
+    pub fn run(&mut self) {
+        self.broker = Some(self.try_run().expect("the broker starts"));
+    }
+
+    pub fn try_run(&self) -> Result<Broker, StartFailure> {
         let mut raw = RawConfig::default();
         let mut set = |key: &str, text: &str| {
             let origin = Origin::Flag("test".to_owned());
@@ -59,7 +72,7 @@ impl TestBroker {
         };
         let config = Config::check(raw, &host).expect("the settings of the test are valid");
         let stop = Arc::new(AtomicBool::new(false));
-        self.broker = Some(Broker::start(config, stop).expect("the broker starts"));
+        Broker::start(config, stop)
     }
 
     pub fn client(&self) -> Client {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod faults;
 mod harness;
 mod hostile;
 mod versions;

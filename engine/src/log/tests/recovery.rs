@@ -328,11 +328,42 @@ fn a_rotten_batch_is_reported_and_the_rest_stays_readable() {
         assert_eq!(before.next, Some(Offset::new(3)));
         let at = log.read(Offset::new(3), everything(&log)).await;
         assert!(
-            matches!(at, Err(ReadError::Fault(Fault::Corrupt { .. }))),
+            matches!(at, Err(ReadError::Corrupt(Fault::Corrupt { .. }))),
             "{at:?}"
         );
+        let behind = read_all(&log, Offset::new(4)).await;
+        assert_eq!(offsets(&behind), [4, 5], "a consumer can go on behind it");
+        assert_eq!(engine.stats().corrupt_batches, 1, "reported once");
         assert!(log.fault().is_none(), "the log stays online");
         log.append(batch_at(0, 1, 10), EPOCH).expect("append");
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn behind_a_lost_header_the_next_entry_of_the_index_is_where_reading_goes_on() {
+    on_both("headerless", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..10 {
+            log.append(batch_at(n, 1, 30_000), EPOCH).expect("append");
+        }
+        counted(&engine, &log, Offset::new(10)).await;
+        engine.close().await.expect("close");
+        let one = batch_at(0, 1, 30_000).len() as u64;
+        let file = segment_file(&rig).await;
+        let exact = file.len().await.expect("length");
+        // Magic and length of batch 3; there are entries for 3 and 6.
+        patch(&rig.rt, &file, 3 * one + 8, &[0xff; 9])
+            .await
+            .expect("write");
+        file.truncate(exact).await.expect("truncate");
+        let (engine, log) = rig.start(config()).await;
+        for lost in 3..6 {
+            let at = log.read(Offset::new(lost), everything(&log)).await;
+            assert!(matches!(at, Err(ReadError::Corrupt(_))), "{lost}: {at:?}");
+        }
+        assert_eq!(offsets(&read_all(&log, Offset::new(6)).await), [6, 7, 8, 9]);
+        assert_eq!(engine.stats().corrupt_batches, 1, "reported once");
         engine.close().await.expect("close");
     });
 }
