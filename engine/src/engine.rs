@@ -2,6 +2,7 @@
 
 mod background;
 mod checkpointer;
+mod reopen;
 mod space_watch;
 
 use std::{
@@ -241,7 +242,10 @@ impl Engine {
     }
 
     pub fn stats(&self) -> EngineStats {
-        self.0.shared.stats()
+        EngineStats {
+            logs_offline: self.0.faulted_logs() as u64,
+            ..self.0.shared.stats()
+        }
     }
 
     /// Writes everything behind, syncs, checkpoints, cuts files to their exact length. The engine takes no more appends.

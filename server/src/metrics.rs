@@ -124,7 +124,7 @@ pub fn encode(total: &Snapshot) -> String {
     out
 }
 
-fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
+fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
     let engine = &total.engine;
     [
         ("shards", "Shards of this broker", total.shards),
@@ -157,6 +157,11 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
             engine.disk_reserve_bytes,
         ),
         (
+            "logs_offline",
+            "Partitions that a fault of the disk keeps offline",
+            engine.logs_offline,
+        ),
+        (
             "disk_low",
             "1 while produce is refused since the disk is low on space",
             u64::from(engine.disk_low),
@@ -164,7 +169,7 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 20] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 21] {
     [
         (
             "appended_batches",
@@ -242,6 +247,11 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
         ),
         ("faults", "Logs that went offline", engine.faults),
         (
+            "logs_reopened",
+            "Logs that came online again",
+            engine.logs_reopened,
+        ),
+        (
             "corrupt_batches",
             "Damaged places found in segments",
             engine.corrupt_batches,
@@ -274,6 +284,8 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         cold_read_bytes,
         truncations,
         faults,
+        logs_reopened,
+        logs_offline,
         corrupt_batches,
         disk_available_bytes,
         disk_reserve_bytes,
@@ -313,6 +325,8 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         (&mut total.readahead_bytes, readahead_bytes),
         (&mut total.truncations, truncations),
         (&mut total.faults, faults),
+        (&mut total.logs_reopened, logs_reopened),
+        (&mut total.logs_offline, logs_offline),
         (&mut total.corrupt_batches, corrupt_batches),
     ] {
         *sum += more;

@@ -1,5 +1,5 @@
-//! The engine's own tasks: one commits the journal, one checkpoints, one applies retention, one watches
-//! the free space. None per log.
+//! The engine's own tasks: one commits the journal, one checkpoints, one applies retention, one takes
+//! offline logs online again, one watches the free space. None per log.
 
 use std::{rc::Rc, time::Duration};
 
@@ -21,11 +21,13 @@ impl Inner {
         let commits = Rc::clone(self).run_commits(journal.clone());
         let checkpoints = Rc::clone(self).run_checkpoints(journal);
         let retention = Rc::clone(self).run_retention();
+        let reopening = Rc::clone(self).run_reopening();
         let space_watch = Rc::clone(self).run_space_watch();
         let tasks = [
             rt.spawn(Class::Foreground, commits),
             rt.spawn(Class::Housekeeping, checkpoints),
             rt.spawn(Class::Housekeeping, retention),
+            rt.spawn(Class::Housekeeping, reopening),
             rt.spawn(Class::Foreground, space_watch),
         ];
         self.tasks.borrow_mut().extend(tasks);
@@ -71,7 +73,7 @@ impl Inner {
     }
 
     fn poison_persisted(&self, fault: &Fault) {
-        tracing::error!(%fault, "the journal failed: all persisted logs of this shard go offline");
+        tracing::error!(%fault, "the journal failed: all persisted logs of this shard go offline; those that can be written go on past the journal until the broker is restarted");
         let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
         for log in logs {
             if log.state.borrow().config.durability == Durability::Persisted {
@@ -83,13 +85,19 @@ impl Inner {
     async fn run_checkpoints(self: Rc<Self>, journal: Journal) {
         let interval = Duration::from_millis(self.config.checkpoint_interval_ms);
         let mut appended_before = self.shared.stats().appended_batches;
+        let mut was_full = false;
         loop {
             let requests = &self.shared.checkpoints;
             let requested = requests.wanted.listen();
             let journal_wants = journal.checkpoint_wanted().listen();
             // While a log is offline the journal keeps what that log may need, and a checkpoint frees nothing.
-            let journal_needs = journal.needs_checkpoint() && self.faulted_logs() == 0;
-            if !requests.is_open() && !journal_needs {
+            let journal_needs =
+                journal.needs_checkpoint() && journal.fault().is_none() && self.faulted_logs() == 0;
+            // It does let those count that wait in a journal that cannot go on.
+            let full = journal.is_full();
+            let journal_stands = full && !was_full;
+            was_full = full;
+            if !requests.is_open() && !journal_needs && !journal_stands {
                 let wanted = select(requested, journal_wants);
                 let timed_out = self.shared.rt.timeout(interval, wanted).await.is_none();
                 let appended = self.shared.stats().appended_batches;

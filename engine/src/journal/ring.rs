@@ -56,6 +56,8 @@ pub(super) struct Ring {
     current: Cell<u64>,
     /// Where in it the next commit goes.
     position: Cell<u64>,
+    /// The next commit waits until a file is released.
+    full: Cell<bool>,
     /// All files before this sequence may be overwritten.
     released_before: Cell<u64>,
 }
@@ -97,6 +99,7 @@ impl Ring {
             checkpoint_wanted: Notify::new(),
             current: Cell::new(0),
             position: Cell::new(0),
+            full: Cell::new(false),
             released_before: Cell::new(0),
         });
         ring.create_if_missing(0).await?;
@@ -127,10 +130,12 @@ impl Ring {
         }
         let next = self.current.get() + 1;
         while next - self.released_before.get() >= self.config.files as u64 {
+            self.full.set(true);
             let released = self.changed.listen();
             self.checkpoint_wanted.notify_all();
             released.await;
         }
+        self.full.set(false);
         self.begin_file(next, first_commit).await?;
         if self.needs_checkpoint() {
             self.checkpoint_wanted.notify_all();
@@ -160,6 +165,10 @@ impl Ring {
             self.released_before.set(sequence);
             self.changed.notify_all();
         }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full.get()
     }
 
     /// More than half of the files are in use.

@@ -120,6 +120,16 @@ impl Journal {
         result
     }
 
+    /// `false` after a fault, and while the ring is full: what is submitted then waits, perhaps for long.
+    pub fn takes_entries(&self) -> bool {
+        self.0.fault.borrow().is_none() && !self.is_full()
+    }
+
+    /// A commit waits for a file that is still needed.
+    pub fn is_full(&self) -> bool {
+        self.0.ring.is_full()
+    }
+
     pub fn fault(&self) -> Option<Fault> {
         self.0.fault.borrow().clone()
     }

@@ -242,7 +242,7 @@ impl LogInner {
         removed
     }
 
-    async fn remove_files(&self, paths: &[PathBuf]) -> Result<(), Fault> {
+    pub(super) async fn remove_files(&self, paths: &[PathBuf]) -> Result<(), Fault> {
         let _names = self.shared.hold_names().await;
         let rt = &self.shared.rt;
         for path in paths {

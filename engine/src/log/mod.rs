@@ -4,6 +4,7 @@ mod append;
 mod cut;
 pub mod epochs;
 pub mod marks;
+mod mend;
 pub(crate) mod open;
 mod pending;
 pub mod producers;

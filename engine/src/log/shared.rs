@@ -50,6 +50,8 @@ pub struct EngineStats {
     pub cold_read_bytes: u64,
     pub truncations: u64,
     pub faults: u64,
+    pub logs_reopened: u64,
+    pub logs_offline: u64,
     /// Damaged places found in segments.
     pub corrupt_batches: u64,
     /// As of the last look.
@@ -101,6 +103,8 @@ pub struct Shared {
     /// Appends that were refused may be tried again.
     pub room: Notify,
     pub journal: RefCell<Option<Journal>>,
+    /// Some log did.
+    pub went_offline: Notify,
     /// Opens of segment files take one unit, whatever takes their names away takes all: glommio panics when a path vanishes
     /// in the middle of an open.
     names: Budget,
@@ -133,6 +137,7 @@ impl Shared {
             space: Space::new(space),
             room: Notify::new(),
             journal: RefCell::new(None),
+            went_offline: Notify::new(),
             names: Budget::new(OPENS_IN_FLIGHT_MAX),
             files: Cache::new(OPEN_FILES_MAX),
             indexes: Cache::new(INDEXES_MAX),
@@ -165,6 +170,15 @@ impl Shared {
             disk_reserve_bytes: self.space.reserve_bytes(),
             disk_low: self.space.is_low(),
             ..*self.stats.borrow()
+        }
+    }
+
+    /// How much may wait in one log before it goes straight to the segment: nothing while the journal takes nothing.
+    pub fn bypass_bytes(&self) -> usize {
+        let journal = self.journal.borrow();
+        match journal.as_ref().is_none_or(Journal::takes_entries) {
+            true => self.limits.bypass_bytes,
+            false => 0,
         }
     }
 

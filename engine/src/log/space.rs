@@ -74,6 +74,8 @@ pub struct Space {
     pub arrived: Notify,
     /// The allowance is half used up, or client data is being refused: do not wait with the next look.
     pub pressing: Notify,
+    /// Client data is taken again.
+    pub room_again: Notify,
 }
 
 impl Space {
@@ -90,6 +92,7 @@ impl Space {
             used: Cell::new(false),
             arrived: Notify::new(),
             pressing: Notify::new(),
+            room_again: Notify::new(),
         }
     }
 
@@ -163,6 +166,7 @@ impl Space {
         let has_room = above(reserve.saturating_add(reserve / 8)) > 0;
         if self.low.get() && has_room {
             self.low.set(false);
+            self.room_again.notify_all();
             if self.config.alarm.clear() {
                 tracing::info!(
                     available_bytes = found.available_bytes,

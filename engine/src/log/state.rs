@@ -278,7 +278,8 @@ impl LogInner {
             self.shared.pool.flushed(state.tail.strand());
         }
         self.shared.room.notify_all();
-        tracing::error!(log = %self.name, %fault, "log is offline until it is reopened");
+        self.shared.went_offline.notify_all();
+        tracing::error!(log = %self.name, %fault, "log is offline; it is tried again until it can be written");
         self.shared.count(|stats| stats.faults += 1);
         self.changed.notify_all();
         self.report();
@@ -350,7 +351,7 @@ impl LogInner {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         if state.fault.is_some()
-            || state.pending.decide(self.shared.limits.bypass_bytes) != Decision::Journal
+            || state.pending.decide(self.shared.bypass_bytes()) != Decision::Journal
         {
             return Vec::new();
         }

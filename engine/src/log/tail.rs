@@ -170,6 +170,13 @@ impl Tail {
         waiting
     }
 
+    /// What is not flushed waits for the disk again. Returns its memory.
+    pub fn unstrand(&mut self) -> usize {
+        self.stranded = false;
+        let (_, waiting) = self.kept_bytes();
+        waiting
+    }
+
     /// Whole batches from the one that holds `from` on; `None` when they are not (all) here any more.
     pub fn read(&self, from: Offset, limit: ReadLimit) -> Option<Fetched> {
         if self.start()? > from {
@@ -238,6 +245,12 @@ impl TailPool {
         self.unflushed_bytes
             .set(self.unflushed_bytes.get() + kept_bytes);
         self.order.borrow_mut().push_back(log);
+    }
+
+    /// A log is online again: what it could not write waits for the disk once more.
+    pub fn unflushed_again(&self, kept_bytes: usize) {
+        self.unflushed_bytes
+            .set(self.unflushed_bytes.get() + kept_bytes);
     }
 
     pub fn flushed(&self, kept_bytes: usize) {

@@ -97,7 +97,7 @@ impl LogInner {
             return None;
         }
         let limits = &self.shared.limits;
-        if state.pending.waiting_bytes() > limits.bypass_bytes {
+        if state.pending.waiting_bytes() > self.shared.bypass_bytes() {
             return Some(Class::Foreground);
         }
         let unflushed = state.write.flushed_end < state.marks.log_end;

@@ -1,7 +1,13 @@
 //! Disks that fail: what it strikes goes offline, says so, and loses nothing that was counted.
 
 use super::*;
-use crate::rt::{durable, sim::Faults};
+use std::time::Duration;
+
+use crate::{
+    log::tail::Eviction,
+    rt::{OpenMode, durable, sim::Faults},
+    segment::{segment_path, writer::patch},
+};
 
 /// Runs `test` in the simulator with a few seeds, then opens what the disk has after a power failure: everything counted is there.
 fn check(test: impl Fn(Rig, Engine, Vec<Log>, sim::Sim) -> BoxFuture + Copy + 'static) {
@@ -137,6 +143,151 @@ fn a_failed_sync_is_not_tried_again() {
             let refused = logs[2].append(batch_at(1, 1, 100), EPOCH);
             assert!(matches!(refused, Err(AppendError::Fault(_))), "{refused:?}");
             assert!(engine.close().await.is_err(), "not an orderly end");
+        })
+    });
+}
+
+#[test]
+fn an_offline_log_comes_back_by_itself_and_has_lost_nothing() {
+    let failing_syncs = Faults {
+        sync_error: 1.0,
+        ..Faults::default()
+    };
+    for (faults, durability) in [
+        (failing_writes(), Durability::Persisted),
+        (failing_syncs, Durability::Persisted),
+        (failing_syncs, Durability::Replicated),
+    ] {
+        check(move |rig, engine, logs, sim| {
+            Box::pin(async move {
+                let log = &logs[1];
+                log.configure(LogConfig {
+                    durability,
+                    ..config()
+                });
+                for n in 0..3 {
+                    log.append(batch_at(n, 1, 5000), EPOCH).expect("append");
+                }
+                counted(&engine, log, Offset::new(3)).await;
+                sim.set_faults(faults);
+                log.0.shared.checkpoints.request();
+                while log.fault().is_none() {
+                    engine.progress().await;
+                }
+                assert_eq!(engine.stats().logs_offline, 1);
+                rig.rt.sleep(Duration::from_secs(10)).await;
+                assert!(log.fault().is_some(), "the disk still fails");
+                sim.set_faults(Faults::default());
+                rig.rt.sleep(Duration::from_secs(60)).await;
+                assert!(log.fault().is_none(), "{:?}", log.fault());
+                assert_eq!(engine.stats().logs_offline, 0);
+                assert_eq!(engine.stats().logs_reopened, 1);
+                for n in 3..6 {
+                    log.append(batch_at(n, 1, 5000), EPOCH).expect("append");
+                    counted(&engine, log, Offset::new(n + 1)).await;
+                }
+                log.0
+                    .shared
+                    .checkpoints
+                    .complete()
+                    .await
+                    .expect("checkpoint");
+                assert_eq!(
+                    offsets(&read_all(log, Offset::ZERO).await),
+                    Vec::from_iter(0..6)
+                );
+            })
+        });
+    }
+}
+
+#[test]
+fn logs_go_on_past_a_full_journal_while_one_is_offline() {
+    check(|rig, engine, logs, sim| {
+        Box::pin(async move {
+            // Until the journal's files are there.
+            rig.rt.sleep(Duration::from_secs(1)).await;
+            for n in 0..3 {
+                logs[1].append(batch_at(n, 1, 100), EPOCH).expect("append");
+            }
+            counted(&engine, &logs[1], Offset::new(3)).await;
+            sim.set_faults(failing_writes());
+            logs[1].0.request_flush();
+            while logs[1].fault().is_none() {
+                engine.progress().await;
+            }
+            sim.set_faults(Faults::default());
+            // As after a cut that failed halfway: it is not mended.
+            logs[1].0.state.borrow_mut().write.paused = true;
+            let began = rig.rt.now();
+            // More than the ring of 4 MiB takes.
+            for n in 0..150 {
+                for log in [&logs[0], &logs[2]] {
+                    log.append(batch_at(n, 1, 30_000), EPOCH).expect("append");
+                }
+                for log in [&logs[0], &logs[2]] {
+                    counted(&engine, log, Offset::new(n + 1)).await;
+                }
+            }
+            let passed = rig.rt.now().since(began);
+            assert!(passed < Duration::from_secs(5), "{passed:?}");
+            assert!(engine.stats().bypass_writes > 10);
+            assert!(logs[1].fault().is_some());
+        })
+    });
+}
+
+#[test]
+fn after_a_failed_journal_logs_go_on_without_it() {
+    check(|rig, engine, logs, sim| {
+        Box::pin(async move {
+            sim.set_faults(failing_writes());
+            for log in &logs {
+                log.append(batch_at(0, 1, 100), EPOCH).expect("append");
+            }
+            while logs.iter().any(|log| log.fault().is_none()) {
+                engine.progress().await;
+            }
+            sim.set_faults(Faults::default());
+            rig.rt.sleep(Duration::from_secs(60)).await;
+            let commits = engine.stats().journal_commits;
+            for n in 1..20 {
+                for log in &logs {
+                    log.append(batch_at(n, 1, 100), EPOCH).expect("append");
+                    counted(&engine, log, Offset::new(n + 1)).await;
+                }
+            }
+            assert_eq!(engine.stats().journal_commits, commits);
+        })
+    });
+}
+
+#[test]
+fn what_only_the_journal_has_waits_for_a_restart() {
+    check(|rig, engine, logs, sim| {
+        Box::pin(async move {
+            let log = &logs[0];
+            for n in 0..3 {
+                log.append(batch_at(n, 1, 5000), EPOCH).expect("append");
+            }
+            counted(&engine, log, Offset::new(3)).await;
+            log.0.flush_to(Offset::new(3)).await.expect("flush");
+            while matches!(log.0.evict_front(), Eviction::Evicted(_)) {}
+            sim.set_faults(Faults {
+                sync_error: 1.0,
+                ..Faults::default()
+            });
+            log.0.shared.checkpoints.request();
+            while log.fault().is_none() {
+                engine.progress().await;
+            }
+            sim.set_faults(Faults::default());
+            let path = segment_path(&rig.log_dir(), Offset::ZERO);
+            let file = rig.rt.open(&path, OpenMode::ReadWrite).await.expect("open");
+            patch(&rig.rt, &file, 300, b"lost").await.expect("write");
+            rig.rt.sleep(Duration::from_secs(60)).await;
+            assert!(log.fault().is_some());
+            assert_eq!(engine.stats().logs_reopened, 0);
         })
     });
 }
