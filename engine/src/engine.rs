@@ -2,6 +2,7 @@
 
 mod background;
 mod checkpointer;
+mod last_run;
 mod reopen;
 mod space_watch;
 
@@ -17,9 +18,9 @@ use futures_util::{StreamExt, stream};
 pub use crate::log::shared::EngineStats;
 pub use crate::log::space::{SpaceAlarm, SpaceConfig};
 use crate::{
-    checkpoint::{self, Checkpoints, LogCheckpoint},
+    checkpoint::{self, Known},
     error::{Fault, OpenError},
-    journal::{Journal, JournalConfig, Replay},
+    journal::{Journal, JournalConfig, JournalPosition},
     log::{
         Log, LogConfig,
         open::{self, Left},
@@ -30,6 +31,7 @@ use crate::{
     types::{LogId, LogName, ShardId},
 };
 use checkpointer::Kind;
+use last_run::LastRun;
 
 /// Logs that are closed at the same time.
 const CLOSES_IN_FLIGHT_MAX: usize = 16;
@@ -78,10 +80,14 @@ pub(crate) struct Inner {
     config: EngineConfig,
     logs: RefCell<HashMap<LogId, Rc<LogInner>>>,
     /// What the last run left; nothing of it counts once the journal of this run has started.
-    left: RefCell<Option<Rc<(Checkpoints, Replay)>>>,
+    last_run: RefCell<Option<Rc<LastRun>>>,
     /// Logs that could not be opened at the start, and what the last run's checkpoint says of them, which the checkpoints of this run
     /// repeat until they are open or deleted.
-    unopened: RefCell<HashMap<LogId, Option<Rc<LogCheckpoint>>>>,
+    unopened: RefCell<HashMap<LogId, Option<Known>>>,
+    /// Away while a checkpoint is being written.
+    checkpoint_writer: RefCell<Option<checkpoint::Writer>>,
+    /// What this shard's ring holds before this is covered by a durable checkpoint.
+    journal_needed_from: Cell<Option<JournalPosition>>,
     /// Of the journal rings of this run; the same in all shards.
     generation: Cell<u64>,
     tasks: RefCell<Vec<Task<()>>>,
@@ -94,18 +100,9 @@ impl Engine {
             bypass_bytes + 4 * ALIGNMENT as u64 <= config.journal_file_bytes,
             "what may go to the journal must fit one of its files"
         );
-        let checkpoints = checkpoint::load_all(&rt, &config.data_dir.join(CHECKPOINT_DIR)).await?;
-        for fault in checkpoints.damage() {
-            tracing::error!(%fault, "a checkpoint cannot be used; its logs are walked from their beginning");
-        }
-        let replay = Replay::scan(&rt, &config.data_dir.join(JOURNAL_DIR)).await?;
-        for fault in replay.damage() {
-            tracing::error!(%fault, "the journal is damaged; what it has lost may be acknowledged data");
-        }
-        let after_checkpoints = checkpoints
-            .generation()
-            .map_or(1, |generation| generation + 1);
-        let generation = replay.next_generation().max(after_checkpoints);
+        let last_run = LastRun::open(&rt, &config).await?;
+        let generation = last_run.next_generation();
+        let journal_needed_from = last_run.journal();
         let limits = Limits {
             bypass_bytes: config.bypass_bytes,
             write_chunk_bytes_max: config.write_chunk_bytes_max,
@@ -117,8 +114,10 @@ impl Engine {
             shared,
             config,
             logs: RefCell::default(),
-            left: RefCell::new(Some(Rc::new((checkpoints, replay)))),
+            last_run: RefCell::new(Some(Rc::new(last_run))),
             unopened: RefCell::default(),
+            checkpoint_writer: RefCell::default(),
+            journal_needed_from: Cell::new(journal_needed_from),
             generation: Cell::new(generation),
             tasks: RefCell::default(),
         }));
@@ -135,22 +134,18 @@ impl Engine {
     ) -> Result<Log, OpenError> {
         let inner = &self.0;
         assert!(self.log(id).is_none(), "a log is opened once");
-        let left = inner.left.borrow().clone();
-        let repeated = inner.unopened.borrow().get(&id).cloned().flatten();
-        let known = match left.as_deref() {
-            Some((checkpoints, replay)) => Left {
-                checkpoint: checkpoints.log(id),
-                replay: Some(replay),
-            },
-            None => Left {
-                checkpoint: repeated.as_deref(),
-                replay: None,
-            },
+        let last_run = inner.last_run.borrow().clone();
+        let known = match &last_run {
+            Some(last_run) => last_run.known(id).await?,
+            None => inner.unopened.borrow().get(&id).cloned().flatten(),
+        };
+        let left = Left {
+            checkpoint: known.as_ref().map(|known| &*known.record),
+            replay: last_run.as_ref().map(|last_run| &last_run.replay),
         };
         let data_dir = &inner.config.data_dir;
-        let opened = open::open(&inner.shared, data_dir, id, name, config, known).await;
-        if let (Err(_), Some((checkpoints, _))) = (&opened, left.as_deref()) {
-            let known = checkpoints.log(id).cloned().map(Rc::new);
+        let opened = open::open(&inner.shared, data_dir, id, name, config, left).await;
+        if opened.is_err() && last_run.is_some() {
             inner.unopened.borrow_mut().insert(id, known);
         }
         let log = opened?;
@@ -197,10 +192,11 @@ impl Engine {
         let generation = inner.generation.get();
         let journal = Journal::start(rt, dir, journal_config, generation).await?;
         *inner.shared.journal.borrow_mut() = Some(journal);
-        if let Some(left) = inner.left.take()
-            && let Ok((_, replay)) = Rc::try_unwrap(left)
-        {
-            replay.close().await?;
+        if let Some(last_run) = inner.last_run.take() {
+            inner.count_reads(&last_run);
+            if let Ok(last_run) = Rc::try_unwrap(last_run) {
+                last_run.replay.close().await?;
+            }
         }
         if config.shard == ShardId(0) {
             inner.remove_deleted_dirs().await?;
@@ -271,20 +267,34 @@ impl Engine {
 }
 
 impl Inner {
+    fn count_reads(&self, last_run: &LastRun) {
+        self.shared.count(|stats| {
+            stats.recovery_journal_bytes = last_run.replay.read_bytes();
+            stats.recovery_checkpoint_bytes = last_run.checkpoint_read_bytes();
+        });
+        let stats = self.shared.stats();
+        tracing::info!(
+            logs = stats.recovered_logs,
+            segment_bytes = stats.recovery_segment_bytes,
+            journal_bytes = stats.recovery_journal_bytes,
+            checkpoint_bytes = stats.recovery_checkpoint_bytes,
+            "read at the start"
+        );
+    }
+
     fn first_fault(&self) -> Option<Fault> {
         self.logs.borrow().values().find_map(|log| log.fault())
     }
 
     /// A log that could not be opened, and of which the journal holds what no segment may have: the journal must not be overwritten.
     fn unopened_in_journal(&self) -> Option<Fault> {
-        let left = self.left.borrow();
-        let (_, replay) = left.as_deref()?;
+        let last_run = self.last_run.borrow().clone()?;
         let unopened = self.unopened.borrow();
         let (id, _) = unopened.iter().find(|(id, known)| {
-            replay.entries(**id).iter().any(|entry| {
+            last_run.replay.entries(**id).iter().any(|entry| {
                 known.as_ref().is_none_or(|known| {
-                    entry.log_generation == known.log_generation
-                        && entry.next_offset > known.recovery_offset
+                    entry.log_generation == known.record.log_generation
+                        && entry.next_offset > known.record.recovery_offset
                 })
             })
         })?;

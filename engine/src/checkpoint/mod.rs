@@ -1,56 +1,40 @@
 //! What a shard knows to be durable in segments, so that recovery reads only what came after.
 //!
-//! One file per shard, `<data>/checkpoint/shard-<n>`, replaced as a whole. Loading merges the files of all shards, since a log moves
-//! when the number of cores changes: of several records of one log that of the newest ring generation counts. A file that is missing or
-//! damaged is reported and not fatal: recovery of its logs then scans their segments.
-//!
-//! ```text
-//! 0        8         12           16           24       32
-//! +--------+---------+------------+------------+--------+----------------------------------------+
-//! | magic  | version | CRC-32 of  | body bytes | zero   | body: rkyv (little-endian, bytecheck)  |
-//! | 8 bytes| u32 LE  | body u32 LE| u64 LE     | u64    |                                        |
-//! +--------+---------+------------+------------+--------+----------------------------------------+
-//! ```
+//! One file per shard, `<data>/checkpoint/shard-<n>`: `format` holds the bytes, `writer` writes it. A shard reads its own file at the start,
+//! and those of the others only when that does not say all of a log, since a log moves when the number of cores changes. Of several records
+//! of one log that of the newest ring generation counts. A file that is missing or damaged is reported and not fatal: recovery of its logs
+//! then walks their segments.
 //!
 //! Offsets here are promises about files that were synced before the checkpoint was written; the caller keeps that order.
 
+pub mod format;
 #[cfg(test)]
 mod tests;
+pub mod writer;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
+    rc::Rc,
 };
-
-use rkyv::{Archive, Deserialize, Serialize, rancor, util::AlignedVec};
 
 use crate::{
     error::Fault,
-    log::{
-        epochs::{Epochs, EpochsSnapshot},
-        producers::{Producers, ProducersSnapshot},
-    },
-    rt::{Rt, durable},
-    types::{LogId, Offset, PartitionIndex, ShardId, TopicId},
+    journal::JournalPosition,
+    log::{epochs::Epochs, producers::Producers},
+    rt::{OpenMode, Rt, window::Window},
+    segment::IndexTail,
+    types::{LogId, Offset, ShardId},
 };
+use format::{BLOCK, Ending, PART_HEADER_LEN, PartHeader, decode_record, part_len};
+
+pub use writer::{Conclusion, Writer};
 
 /// A larger file is not read, and not written.
-pub const CHECKPOINT_BYTES_MAX: usize = 1 << 30;
+pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 
-const MAGIC: [u8; 8] = *b"fbcheckp";
-const VERSION: u32 = 1;
-const HEADER_LEN: usize = 32;
-
-/// All that one shard keeps about its logs.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    /// Of the shard's journal in the run that wrote this.
-    pub generation: u64,
-    /// Written at an orderly end: nothing followed.
-    pub clean: bool,
-    pub logs: Vec<LogCheckpoint>,
-}
-
+/// What one shard says of a log.
 #[derive(Clone, Debug)]
 pub struct LogCheckpoint {
     pub log: LogId,
@@ -63,86 +47,110 @@ pub struct LogCheckpoint {
     pub recovery_position: u64,
     /// A hint; it may have been higher.
     pub high_watermark: Offset,
+    /// Of that segment up to that position, as far as its side file does not say it; `None` once it is sealed.
+    pub index: Option<IndexTail>,
     pub epochs: Epochs,
     /// As of `recovery_offset`.
     pub producers: Producers,
 }
 
-/// The checkpoints of all shards.
-#[derive(Debug, Default)]
+/// A record and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Of the journal rings in the run that found this to be true.
+    pub generation: u64,
+    pub shard: ShardId,
+    pub clean: bool,
+    pub record: Rc<LogCheckpoint>,
+}
+
+/// The checkpoint files of a data directory, as far as they were read.
+#[derive(Clone, Debug, Default)]
 pub struct Checkpoints {
-    logs: HashMap<LogId, Merged>,
+    files: Vec<CheckpointFile>,
+    loaded: HashSet<ShardId>,
+    logs: HashMap<LogId, Known>,
+    /// Newest one in any file.
     generation: Option<u64>,
+    journals: HashMap<ShardId, JournalPosition>,
     damage: Vec<Fault>,
-    files: Vec<(u16, PathBuf)>,
+    read_bytes: u64,
 }
 
-#[derive(Debug)]
-struct Merged {
-    generation: u64,
-    clean: bool,
-    checkpoint: LogCheckpoint,
-}
-
-/// Writes the checkpoint of `shard`; durable when it returns.
-pub async fn write(
-    rt: &Rt,
-    dir: &Path,
+#[derive(Clone, Debug)]
+struct CheckpointFile {
     shard: ShardId,
-    checkpoint: &Checkpoint,
-) -> Result<(), Fault> {
-    let path = file_path(dir, shard);
-    let content = encode(checkpoint);
-    if content.len() > CHECKPOINT_BYTES_MAX {
-        let what = format!("a checkpoint of {} bytes is too large", content.len());
-        return Err(Fault::corrupt(what, path));
-    }
-    // Also when it is there: a run that was killed may have made it and not got as far as the sync.
-    rt.create_dir_all(dir)
-        .await
-        .map_err(|error| Fault::io("create the directory", dir, error))?;
-    let parent = dir.parent().unwrap_or(Path::new("."));
-    durable::sync_dir(rt, parent).await?;
-    durable::replace_file(rt, &path, &content).await
+    path: PathBuf,
 }
 
-/// Reads the checkpoints of all shards in `dir`, which need not exist.
-pub async fn load_all(rt: &Rt, dir: &Path) -> Result<Checkpoints, Fault> {
-    let mut all = Checkpoints::default();
-    if !rt.exists(dir).await {
-        return Ok(all);
-    }
-    let listed = rt
-        .list_dir(dir)
-        .await
-        .map_err(|error| Fault::io("list the directory", dir, error))?;
-    for entry in listed {
-        let Some(shard) = shard_of(&entry.name) else {
-            continue;
-        };
-        let path = dir.join(&entry.name);
-        match load(rt, &path).await {
-            Ok(checkpoint) => all.merge(checkpoint),
-            Err(fault) => all.damage.push(fault),
-        }
-        all.files.push((shard, path));
-    }
-    Ok(all)
+/// One file, read.
+struct Content {
+    records: Vec<(u64, LogCheckpoint)>,
+    clean: bool,
+    journal: Option<JournalPosition>,
 }
 
 impl Checkpoints {
+    /// Looks at the files in `dir`, which need not exist, and reads no more of them than whose they are.
+    pub async fn open(rt: &Rt, dir: &Path) -> Result<Checkpoints, Fault> {
+        let mut all = Checkpoints::default();
+        if !rt.exists(dir).await {
+            return Ok(all);
+        }
+        let listed = rt.list_dir(dir).await;
+        let listed = listed.map_err(|error| Fault::io("list the directory", dir, error))?;
+        for entry in listed {
+            let Some(shard) = shard_of(&entry.name) else {
+                continue;
+            };
+            let path = dir.join(&entry.name);
+            // One that cannot be read is reported when it is asked for.
+            if let Ok(head) = all.head(rt, &path).await {
+                all.generation = all.generation.max(Some(head.generation));
+            }
+            all.files.push(CheckpointFile { shard, path });
+        }
+        Ok(all)
+    }
+
+    /// Reads the file of a shard, unless that was done.
+    pub async fn load(&mut self, rt: &Rt, shard: ShardId) {
+        let file = self.files.iter().find(|file| file.shard == shard);
+        let path = file.map(|file| file.path.clone());
+        let Some(path) = path.filter(|_| self.loaded.insert(shard)) else {
+            return;
+        };
+        match self.read(rt, &path).await {
+            Ok(content) => self.merge(shard, content),
+            Err(fault) => self.damage.push(fault),
+        }
+    }
+
+    /// Reads the files of all shards.
+    pub async fn load_all(&mut self, rt: &Rt) {
+        let shards: Vec<ShardId> = self.files.iter().map(|file| file.shard).collect();
+        for shard in shards {
+            self.load(rt, shard).await;
+        }
+    }
+
     /// What is known of a log. With a damaged file only records of the newest generation are trusted: an older one may have been
     /// superseded by what is lost, even by a cut.
-    pub fn log(&self, log: LogId) -> Option<&LogCheckpoint> {
-        self.trusted(log).map(|merged| &merged.checkpoint)
+    pub fn log(&self, log: LogId) -> Option<&Known> {
+        let known = self.logs.get(&log)?;
+        let trusted = self.damage.is_empty() || Some(known.generation) == self.generation;
+        trusted.then_some(known)
+    }
+
+    /// Everything that is known, in no order.
+    pub fn logs(&self) -> impl Iterator<Item = &Known> {
+        self.logs.values()
     }
 
     /// Whether the last run closed this log in order, so that nothing need be scanned.
     pub fn is_clean(&self, log: LogId) -> bool {
-        self.damage.is_empty()
-            && self
-                .trusted(log)
-                .is_some_and(|merged| merged.clean && Some(merged.generation) == self.generation)
+        let known = self.log(log).filter(|_| self.damage.is_empty());
+        known.is_some_and(|known| known.clean && Some(known.generation) == self.generation)
     }
 
     /// Newest ring generation in any file.
@@ -150,162 +158,144 @@ impl Checkpoints {
         self.generation
     }
 
+    /// What the ring of this shard holds before this position is covered.
+    pub fn journal(&self, shard: ShardId) -> Option<JournalPosition> {
+        self.journals.get(&shard).copied()
+    }
+
     /// Files that could not be read.
     pub fn damage(&self) -> &[Fault] {
         &self.damage
     }
 
+    /// Bytes read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
     /// Files of shards that do not exist any more. They may be removed once the logs in them are in another shard's checkpoint.
-    pub fn stray_files(&self, shards: u16) -> impl Iterator<Item = &Path> + '_ {
-        self.files
-            .iter()
-            .filter(move |(shard, _)| *shard >= shards)
-            .map(|(_, path)| path.as_path())
+    pub fn stray_files(&self, shards: u16) -> Vec<PathBuf> {
+        let stray = |file: &&CheckpointFile| file.shard.0 >= shards;
+        let files = self.files.iter().filter(stray);
+        files.map(|file| file.path.clone()).collect()
     }
 
-    fn trusted(&self, log: LogId) -> Option<&Merged> {
-        self.logs
-            .get(&log)
-            .filter(|merged| self.damage.is_empty() || Some(merged.generation) == self.generation)
+    /// The header of the first part.
+    async fn head(&mut self, rt: &Rt, path: &Path) -> io::Result<PartHeader> {
+        let file = rt.open(path, OpenMode::Read).await?;
+        let block = file.read_at(0, BLOCK).await?;
+        self.read_bytes += block.len() as u64;
+        file.close().await?;
+        PartHeader::decode(&block).ok_or(io::ErrorKind::InvalidData.into())
     }
 
-    fn merge(&mut self, from: Checkpoint) {
-        let (generation, clean) = (from.generation, from.clean);
-        self.generation = self.generation.max(Some(generation));
-        for checkpoint in from.logs {
-            let rank = |generation: u64, checkpoint: &LogCheckpoint| {
-                let log_generation = checkpoint.log_generation;
-                (generation, log_generation, checkpoint.recovery_offset)
+    async fn read(&mut self, rt: &Rt, path: &Path) -> Result<Content, Fault> {
+        let fault = |error| Fault::io("read the checkpoint", path, error);
+        let file = rt.open(path, OpenMode::Read).await.map_err(fault)?;
+        let len = file.len().await.map_err(fault)?;
+        if len > CHECKPOINT_BYTES_MAX {
+            return Err(Fault::corrupt("too large for a checkpoint", path));
+        }
+        let mut window = Window::new(&file, len);
+        let content = Content::read(&mut window).await.map_err(fault)?;
+        self.read_bytes += window.read_bytes();
+        file.close().await.map_err(fault)?;
+        content.map_err(|what| Fault::corrupt(what, path))
+    }
+
+    fn merge(&mut self, shard: ShardId, from: Content) {
+        if let Some(journal) = from.journal {
+            self.journals.insert(shard, journal);
+        }
+        for (generation, record) in from.records {
+            self.generation = self.generation.max(Some(generation));
+            let rank = |generation: u64, record: &LogCheckpoint| {
+                (generation, record.log_generation, record.recovery_offset)
             };
-            let newer = self.logs.get(&checkpoint.log).is_none_or(|known| {
-                rank(known.generation, &known.checkpoint) < rank(generation, &checkpoint)
+            // Of two that are equal in all of these the later one in a file counts: its log start may be higher.
+            let newer = self.logs.get(&record.log).is_none_or(|known| {
+                rank(known.generation, &known.record) <= rank(generation, &record)
             });
             if newer {
-                let merged = Merged {
+                let known = Known {
                     generation,
-                    clean,
-                    checkpoint,
+                    shard,
+                    clean: from.clean,
+                    record: Rc::new(record),
                 };
-                self.logs.insert(merged.checkpoint.log, merged);
+                self.logs.insert(known.record.log, known);
             }
         }
     }
 }
 
-/// The body of a file.
-#[derive(Archive, Serialize, Deserialize)]
-struct Body {
-    generation: u64,
-    clean: bool,
-    logs: Vec<LogBody>,
+impl Content {
+    /// Reads part after part. What is torn at the end was never told to anybody; what is broken before the end is damage.
+    async fn read(window: &mut Window<'_>) -> io::Result<Result<Content, &'static str>> {
+        let mut content = Content {
+            records: Vec::new(),
+            clean: false,
+            journal: None,
+        };
+        let (mut position, mut sequence) = (0, 0);
+        while position < window.end() {
+            let Some((header, part)) = whole_part(window, position).await? else {
+                break;
+            };
+            if header.sequence != sequence {
+                return Ok(Err("a part is out of order"));
+            }
+            let mut records = header.records(&part).expect("checked");
+            while !records.is_empty() {
+                let Some(record) = decode_record(&mut records) else {
+                    return Ok(Err("a log's record contradicts itself"));
+                };
+                content.records.push((header.generation, record));
+            }
+            if header.ending != Ending::GoesOn {
+                content.clean = header.ending == Ending::EndsRun;
+                content.journal = header.journal;
+            }
+            position += part_len(header.body_bytes) as u64;
+            sequence += 1;
+        }
+        if sequence == 0 {
+            return Ok(Err("it does not begin with a whole part"));
+        }
+        // Behind a torn addition there is nothing.
+        let mut after = position + BLOCK as u64;
+        while after < window.end() {
+            if let Some((header, _)) = whole_part(window, after).await?
+                && header.sequence > sequence
+            {
+                return Ok(Err("a part in the middle is broken"));
+            }
+            after += BLOCK as u64;
+        }
+        Ok(Ok(content))
+    }
 }
 
-#[derive(Archive, Serialize, Deserialize)]
-struct LogBody {
-    topic_id: [u8; 16],
-    partition: i32,
-    log_generation: u64,
-    log_start: i64,
-    recovery_offset: i64,
-    recovery_segment_base: i64,
-    recovery_position: u64,
-    high_watermark: i64,
-    epochs: EpochsSnapshot,
-    producers: ProducersSnapshot,
+/// The part at `position` with its bytes, if it is there and as it was written.
+async fn whole_part(
+    window: &mut Window<'_>,
+    position: u64,
+) -> io::Result<Option<(PartHeader, bytes::Bytes)>> {
+    let start = window.get(position, PART_HEADER_LEN).await?;
+    let Some(header) = PartHeader::decode(&start) else {
+        return Ok(None);
+    };
+    let part = window
+        .get(position, PART_HEADER_LEN + header.body_bytes)
+        .await?;
+    Ok(header.records(&part).map(|_| (header, part.clone())))
 }
 
 fn file_path(dir: &Path, shard: ShardId) -> PathBuf {
     dir.join(format!("shard-{}", shard.0))
 }
 
-fn shard_of(name: &str) -> Option<u16> {
+fn shard_of(name: &str) -> Option<ShardId> {
     let shard = name.strip_prefix("shard-")?.parse().ok()?;
-    (name == format!("shard-{shard}")).then_some(shard)
-}
-
-fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
-    let body = Body {
-        generation: checkpoint.generation,
-        clean: checkpoint.clean,
-        logs: checkpoint.logs.iter().map(LogBody::of).collect(),
-    };
-    let body = rkyv::to_bytes::<rancor::Error>(&body).expect("memory takes plain data");
-    let mut content = Vec::with_capacity(HEADER_LEN + body.len());
-    content.extend_from_slice(&MAGIC);
-    content.extend_from_slice(&VERSION.to_le_bytes());
-    content.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-    content.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    content.extend_from_slice(&[0; 8]);
-    assert!(content.len() == HEADER_LEN);
-    content.extend_from_slice(&body);
-    content
-}
-
-async fn load(rt: &Rt, path: &Path) -> Result<Checkpoint, Fault> {
-    let content = rt
-        .read_small(path, CHECKPOINT_BYTES_MAX)
-        .await
-        .map_err(|error| Fault::io("read the checkpoint", path, error))?;
-    decode(&content).map_err(|what| Fault::corrupt(what, path))
-}
-
-fn decode(content: &[u8]) -> Result<Checkpoint, &'static str> {
-    let (header, body) = content
-        .split_at_checked(HEADER_LEN)
-        .ok_or("shorter than its header")?;
-    let mut expected = [0; HEADER_LEN];
-    expected[..8].copy_from_slice(&MAGIC);
-    expected[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    expected[12..16].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-    expected[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    if header != expected {
-        return Err("magic, version, length or CRC is wrong");
-    }
-    // rkyv reads in place and wants its alignment.
-    let mut aligned = AlignedVec::<16>::with_capacity(body.len());
-    aligned.extend_from_slice(body);
-    let body = rkyv::from_bytes::<Body, rancor::Error>(&aligned)
-        .map_err(|_| "body is not a checkpoint")?;
-    let logs: Option<Vec<_>> = body.logs.iter().map(LogBody::to_checkpoint).collect();
-    Ok(Checkpoint {
-        generation: body.generation,
-        clean: body.clean,
-        logs: logs.ok_or("a log's record contradicts itself")?,
-    })
-}
-
-impl LogBody {
-    fn of(checkpoint: &LogCheckpoint) -> LogBody {
-        LogBody {
-            topic_id: checkpoint.log.topic_id.0,
-            partition: checkpoint.log.partition.0,
-            log_generation: checkpoint.log_generation,
-            log_start: checkpoint.log_start.get(),
-            recovery_offset: checkpoint.recovery_offset.get(),
-            recovery_segment_base: checkpoint.recovery_segment_base.get(),
-            recovery_position: checkpoint.recovery_position,
-            high_watermark: checkpoint.high_watermark.get(),
-            epochs: checkpoint.epochs.snapshot(),
-            producers: checkpoint.producers.snapshot(),
-        }
-    }
-
-    fn to_checkpoint(&self) -> Option<LogCheckpoint> {
-        let checkpoint = LogCheckpoint {
-            log: LogId {
-                topic_id: TopicId(self.topic_id),
-                partition: PartitionIndex(self.partition),
-            },
-            log_generation: self.log_generation,
-            log_start: Offset::from_wire(self.log_start)?,
-            recovery_offset: Offset::from_wire(self.recovery_offset)?,
-            recovery_segment_base: Offset::from_wire(self.recovery_segment_base)?,
-            recovery_position: self.recovery_position,
-            high_watermark: Offset::from_wire(self.high_watermark)?,
-            epochs: Epochs::restore(&self.epochs)?,
-            producers: Producers::restore(&self.producers)?,
-        };
-        let ordered = checkpoint.recovery_segment_base <= checkpoint.recovery_offset;
-        ordered.then_some(checkpoint)
-    }
+    (name == format!("shard-{shard}")).then_some(ShardId(shard))
 }

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 
 use super::Inner;
 use crate::{
-    checkpoint::{self, Checkpoint, LogCheckpoint},
+    checkpoint::{self, Conclusion, Known, LogCheckpoint},
     error::Fault,
     log::state::LogInner,
 };
@@ -36,25 +36,26 @@ impl Inner {
         let journal = self.shared.journal.borrow().clone();
         let position = journal.as_ref().map(|journal| journal.position());
         let described = self.describe_all().await;
-        let unopened = self.unopened.borrow().clone();
-        let known = described.iter().map(|(_, known)| known);
-        let logs = known
-            .chain(unopened.values().flatten())
-            .map(|known| LogCheckpoint::clone(known))
-            .collect();
-        let checkpoint = Checkpoint {
-            generation: self.generation.get(),
-            clean: kind == Kind::Clean && self.faulted_logs() == 0,
-            logs,
+        // A log that went offline may need its journal entries when it is opened again.
+        let all_described = self.faulted_logs() == 0;
+        let needed_from = match position.filter(|_| all_described) {
+            Some(position) => Some(position),
+            None => self.journal_needed_from.get(),
         };
-        let dir = self.config.data_dir.join(super::CHECKPOINT_DIR);
-        checkpoint::write(&self.shared.rt, &dir, self.config.shard, &checkpoint).await?;
+        let conclusion = Conclusion {
+            generation: self.generation.get(),
+            journal: needed_from,
+            clean: kind == Kind::Clean && all_described,
+        };
+        let changed = self.write_checkpoint(conclusion, &described).await?;
+        self.journal_needed_from.set(needed_from);
         for (log, known) in described {
             log.state.borrow_mut().checkpoint = Some(known);
         }
         self.shared.count(|stats| stats.checkpoints += 1);
-        // A log that went offline may need its journal entries when it is opened again.
-        if self.faulted_logs() == 0
+        self.shared.checkpoints.dirty_logs(changed);
+        if all_described
+            && self.faulted_logs() == 0
             && let (Some(journal), Some(position)) = (journal, position)
             && journal.fault().is_none()
         {
@@ -64,6 +65,65 @@ impl Inner {
             self.save_indexes(INDEX_LAG_BYTES).await;
         }
         Ok(())
+    }
+
+    /// Writes the records of those that changed since the last checkpoint, or of all. Returns how many changed.
+    async fn write_checkpoint(
+        &self,
+        conclusion: Conclusion,
+        described: &[(Rc<LogInner>, Rc<LogCheckpoint>)],
+    ) -> Result<usize, Fault> {
+        let mut writer = self.checkpoint_writer.take().unwrap_or_else(|| {
+            let dir = self.config.data_dir.join(super::CHECKPOINT_DIR);
+            checkpoint::Writer::new(self.shared.rt.clone(), &dir, self.config.shard)
+        });
+        let has_changed = |log: &LogInner, known: &Rc<LogCheckpoint>| {
+            let state = log.state.borrow();
+            let before = state.checkpoint.as_ref();
+            !before.is_some_and(|before| Rc::ptr_eq(before, known))
+        };
+        let changed: Vec<bool> = described
+            .iter()
+            .map(|(log, known)| has_changed(log, known))
+            .collect();
+        let wants_all = writer.wants_all();
+        // Logs that are not open here stay as the last run knew them.
+        let unopened: Vec<Known> = match wants_all {
+            true => self.unopened.borrow().values().flatten().cloned().collect(),
+            false => Vec::new(),
+        };
+        let records = described
+            .iter()
+            .zip(&changed)
+            .filter(|(_, changed)| wants_all || **changed)
+            .map(|((_, known), _)| &**known)
+            .chain(unopened.iter().map(|known| &*known.record));
+        let repeated = self.repeated_records();
+        let repeated = repeated
+            .iter()
+            .map(|known| (known.generation, &*known.record));
+        let result = writer.write(conclusion, records, repeated).await;
+        *self.checkpoint_writer.borrow_mut() = Some(writer);
+        result?;
+        Ok(changed.into_iter().filter(|changed| *changed).count())
+    }
+
+    /// Before the journal has started: the logs in this shard's old file that another shard has now. Its own file, with a record of this
+    /// run, may not be there yet.
+    fn repeated_records(&self) -> Vec<Known> {
+        let last_run = self.last_run.borrow().clone();
+        let Some(last_run) = last_run else {
+            return Vec::new();
+        };
+        let (logs, unopened) = (self.logs.borrow(), self.unopened.borrow());
+        let is_elsewhere = |known: &Known| {
+            let log = known.record.log;
+            !logs.contains_key(&log) && !unopened.contains_key(&log)
+        };
+        let mut repeated = last_run.own_records();
+        repeated.retain(is_elsewhere);
+        repeated.sort_by_key(|known| known.generation);
+        repeated
     }
 
     pub fn faulted_logs(&self) -> usize {

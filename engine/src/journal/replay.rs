@@ -1,44 +1,69 @@
 //! Reads what the last run left in the journal.
 //!
-//! The scan takes the rings of all shards, keeps the files of the newest ring generation found in any of them, and walks their commits
-//! in order of file sequence. Within a file it stops at the first commit that does not carry the generation and file sequence of
+//! Opening looks at the headers of the files of all rings and keeps those of the newest ring generation found in any of them. A scan walks
+//! the commits of one ring in order of file sequence, from where the shard's last checkpoint says that its entries may still be
+//! needed. Within a file it stops at the first commit that does not carry the generation and file sequence of
 //! the file's header and the next commit sequence, or is not whole: what lies behind is of an earlier use. If the commits of the next
 //! file do not go on where these ended, something durable was damaged; the scan says so in [`Replay::damage`] and still
 //! takes the rest, since generation, sequence and CRC prove what it is, and logs check that offsets follow.
 //!
-//! Keeps an index of the entries, not their bytes: those are read again, and checked again, when asked for.
+//! Keeps an index of the entries, and the bytes of the first [`KEPT_BYTES_MAX`] of them. The others are read again, and checked again, when
+//! asked for; entries that follow one another in the file are read in runs then.
 
 use std::{
+    cell::{Cell, RefCell},
     collections::HashMap,
     io,
-    ops::Range,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use bytes::Bytes;
 
 use super::{
     format::{BLOCK, COMMIT_HEADER_LEN, CommitHeader, FileHeader, FoundEntry, Stamp, commit_len},
-    ring::file_index,
+    ring::{JournalPosition, file_index},
 };
 use crate::{
     error::Fault,
-    rt::{File, OpenMode, Rt},
+    rt::{File, OpenMode, Rt, window::Window},
     types::{LeaderEpoch, LogId, Offset},
 };
 
-/// The scan reads files in pieces of this size; a larger commit is read on its own.
-const SCAN_BYTES: usize = 1 << 20;
+/// Memory for the bytes of entries: the scan has them in hand, and to read them one by one again would take far longer.
+pub const KEPT_BYTES_MAX: usize = 64 << 20;
 
-/// What the journals of all shards held when the scan looked.
+/// A run of entries that were not kept is read in pieces up to this size.
+const RUN_BYTES_MAX: usize = 1 << 20;
+
+/// What the journals of all shards held when somebody looked.
 pub struct Replay {
-    files: Vec<File>,
-    entries: HashMap<LogId, Vec<EntryAt>>,
-    damage: Vec<Fault>,
+    rt: Rt,
+    /// Ordered by shard.
+    rings: Vec<Ring>,
     /// Newest ring generation in any header.
     generation: Option<u64>,
-    /// (shard, directory) of every ring that was found.
-    rings: Vec<(u32, PathBuf)>,
+    /// Those that were walked.
+    files: RefCell<Vec<Rc<File>>>,
+    entries: RefCell<HashMap<LogId, Vec<EntryAt>>>,
+    kept_bytes: Cell<usize>,
+    kept_bytes_max: usize,
+    run: RefCell<Run>,
+    damage: RefCell<Vec<Fault>>,
+    read_bytes: Cell<u64>,
+}
+
+struct Ring {
+    shard: u32,
+    dir: PathBuf,
+    /// Of the newest generation, in order of file sequence.
+    files: Vec<FoundFile>,
+    scanned: Cell<bool>,
+}
+
+struct FoundFile {
+    path: PathBuf,
+    header: FileHeader,
 }
 
 /// One entry and where its batches are.
@@ -53,70 +78,132 @@ pub struct EntryAt {
     position: u64,
     /// CRC-32 of the batches when they were scanned.
     crc: u32,
+    kept: Option<Bytes>,
 }
 
-struct FoundFile {
-    path: PathBuf,
-    shard: u32,
-    file: File,
-    header: FileHeader,
+/// The last piece that was read for an entry, in the hope that the next entry lies in it.
+#[derive(Default)]
+struct Run {
+    file: usize,
+    position: u64,
+    bytes: Bytes,
 }
 
 impl Replay {
-    /// Reads all rings below `journal_root` and changes nothing. A root that does not exist is an empty journal.
-    pub async fn scan(rt: &Rt, journal_root: &Path) -> Result<Replay, Fault> {
+    /// Looks at the headers in all rings below `journal_root` and changes nothing. A root that does not exist is an empty journal.
+    pub async fn open(rt: &Rt, journal_root: &Path) -> Result<Replay, Fault> {
         let mut replay = Replay {
-            files: Vec::new(),
-            entries: HashMap::new(),
-            damage: Vec::new(),
+            rt: rt.clone(),
+            rings: Vec::new(),
             generation: None,
-            rings: find_rings(rt, journal_root).await?,
+            files: RefCell::default(),
+            entries: RefCell::default(),
+            kept_bytes: Cell::new(0),
+            kept_bytes_max: KEPT_BYTES_MAX,
+            run: RefCell::default(),
+            damage: RefCell::default(),
+            read_bytes: Cell::new(0),
         };
-        let mut found = Vec::new();
-        for (shard, dir) in &replay.rings {
-            find_files(rt, *shard, dir, &mut found).await?;
+        for (shard, dir) in find_rings(rt, journal_root).await? {
+            let files = replay.find_files(&dir).await?;
+            replay.rings.push(Ring {
+                shard,
+                dir,
+                files,
+                scanned: Cell::new(false),
+            });
         }
-        replay.generation = found.iter().map(|file| file.header.generation).max();
-        found.retain(|file| Some(file.header.generation) == replay.generation);
-        found.sort_by_key(|file| (file.shard, file.header.file_sequence));
-        let mut previous: Option<(u32, u64, u64)> = None;
-        for file in found {
-            let (shard, header) = (file.shard, file.header);
-            if let Some((previous_shard, file_sequence, next_commit)) = previous
-                && previous_shard == shard
+        let files = replay.rings.iter().flat_map(|ring| &ring.files);
+        replay.generation = files.map(|file| file.header.generation).max();
+        for ring in &mut replay.rings {
+            ring.files
+                .retain(|file| Some(file.header.generation) == replay.generation);
+            ring.files.sort_by_key(|file| file.header.file_sequence);
+        }
+        Ok(replay)
+    }
+
+    #[cfg(test)]
+    pub fn keeping(self, kept_bytes_max: usize) -> Replay {
+        Replay {
+            kept_bytes_max,
+            ..self
+        }
+    }
+
+    /// Walks the ring of a shard, unless that was done. What is before `from` is not looked at, if `from` speaks of this ring generation.
+    pub async fn scan(&self, shard: u32, from: Option<JournalPosition>) -> Result<(), Fault> {
+        let ring = self.rings.iter().find(|ring| ring.shard == shard);
+        let Some(ring) = ring.filter(|ring| !ring.scanned.get()) else {
+            return Ok(());
+        };
+        let from = from.filter(|from| Some(from.generation) == self.generation);
+        let needed = |file: &&FoundFile| {
+            from.is_none_or(|from| file.header.file_sequence >= from.file_sequence)
+        };
+        let files: Vec<&FoundFile> = ring.files.iter().filter(needed).collect();
+        // Where the next commit is expected: (file sequence, commit sequence) and what to call the place.
+        let mut expected = None;
+        if let Some(from) = from {
+            let is_there = files.first().is_some_and(|file| from.is_in(&file.header));
+            if !is_there {
+                let what = format!("file sequence {} is not there", from.file_sequence);
+                self.damaged(what, &ring.dir);
+            }
+        }
+        for file in files {
+            let header = file.header;
+            if let Some((file_sequence, next_commit)) = expected
                 && (header.file_sequence, header.first_commit) != (file_sequence + 1, next_commit)
             {
                 let what = format!(
                     "file sequence {} begins with commit {}, but file {file_sequence} before it ends at {next_commit}",
                     header.file_sequence, header.first_commit
                 );
-                replay.damage.push(Fault::corrupt(what, &file.path));
+                self.damaged(what, &file.path);
             }
-            let next_commit = replay.walk(file).await?;
-            previous = Some((shard, header.file_sequence, next_commit));
+            let from = from.filter(|from| from.is_in(&header));
+            let next_commit = self.walk(file, from).await?;
+            expected = Some((header.file_sequence, next_commit));
         }
-        Ok(replay)
+        ring.scanned.set(true);
+        Ok(())
     }
 
-    /// A ring generation that no journal has used. All shards of a run use the same.
-    pub fn next_generation(&self) -> u64 {
-        self.generation.map_or(1, |generation| generation + 1)
+    /// Walks the rings of all shards that were not walked yet.
+    pub async fn scan_all(
+        &self,
+        from: impl Fn(u32) -> Option<JournalPosition>,
+    ) -> Result<(), Fault> {
+        for ring in &self.rings {
+            self.scan(ring.shard, from(ring.shard)).await?;
+        }
+        Ok(())
     }
 
-    /// The entries of a log, in the order they were written.
-    pub fn entries(&self, log: LogId) -> &[EntryAt] {
-        self.entries.get(&log).map_or(&[], Vec::as_slice)
+    /// Newest ring generation that any journal has used.
+    pub fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
+    /// The entries of a log that were found so far, in the order they were written.
+    pub fn entries(&self, log: LogId) -> Vec<EntryAt> {
+        let entries = self.entries.borrow();
+        entries.get(&log).cloned().unwrap_or_default()
     }
 
     /// Logs that have entries, in no order.
-    pub fn logs(&self) -> impl Iterator<Item = LogId> + '_ {
-        self.entries.keys().copied()
+    pub fn logs(&self) -> Vec<LogId> {
+        self.entries.borrow().keys().copied().collect()
     }
 
     /// The batches of an entry.
     pub async fn bytes(&self, entry: &EntryAt) -> Result<Bytes, Fault> {
-        let file = &self.files[entry.file];
-        let bytes = read(file, entry.position, entry.len).await?;
+        if let Some(kept) = &entry.kept {
+            return Ok(kept.clone());
+        }
+        let file = Rc::clone(&self.files.borrow()[entry.file]);
+        let bytes = self.read_in_runs(&file, entry).await?;
         if bytes.len() != entry.len || crc32fast::hash(&bytes) != entry.crc {
             let what = format!("entry at {} changed since the scan", entry.position);
             return Err(Fault::corrupt(what, file.path()));
@@ -125,22 +212,27 @@ impl Replay {
     }
 
     /// Places where durable commits are missing.
-    pub fn damage(&self) -> &[Fault] {
-        &self.damage
+    pub fn damage(&self) -> Vec<Fault> {
+        self.damage.borrow().clone()
+    }
+
+    /// Bytes read from journal files so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.get()
     }
 
     /// Rings of shards that do not exist any more. They may be removed once the journals of this run have started.
-    pub fn stray_dirs(&self, shards: u32) -> impl Iterator<Item = &Path> + '_ {
-        self.rings
-            .iter()
-            .filter(move |(shard, _)| *shard >= shards)
-            .map(|(_, dir)| dir.as_path())
+    pub fn stray_dirs(&self, shards: u16) -> Vec<PathBuf> {
+        let stray = |ring: &&Ring| ring.shard >= u32::from(shards);
+        let rings = self.rings.iter().filter(stray);
+        rings.map(|ring| ring.dir.clone()).collect()
     }
 
     /// Closes the files, when nothing is read any more.
     pub async fn close(self) -> Result<(), Fault> {
-        for file in self.files {
+        for file in self.files.take() {
             let path = file.path().to_path_buf();
+            let file = Rc::into_inner(file).expect("nobody reads any more");
             file.close()
                 .await
                 .map_err(|error| Fault::io("close", path, error))?;
@@ -148,46 +240,143 @@ impl Replay {
         Ok(())
     }
 
+    fn damaged(&self, what: String, path: &Path) {
+        self.damage.borrow_mut().push(Fault::corrupt(what, path));
+    }
+
+    fn count(&self, bytes: u64) {
+        self.read_bytes.set(self.read_bytes.get() + bytes);
+    }
+
     /// Takes all commits of one file. Returns the sequence of the commit that would come next.
-    async fn walk(&mut self, found: FoundFile) -> Result<u64, Fault> {
-        let file_index = self.files.len();
+    async fn walk(&self, found: &FoundFile, from: Option<JournalPosition>) -> Result<u64, Fault> {
+        let path = &found.path;
+        let file = open_file(&self.rt, path).await?;
+        let file_index = self.files.borrow().len();
+        self.files.borrow_mut().push(Rc::clone(&file));
         let header = found.header;
         let mut expected = Stamp {
             generation: header.generation,
             file_sequence: header.file_sequence,
-            commit_sequence: header.first_commit,
+            commit_sequence: from.map_or(header.first_commit, |from| from.commit_sequence),
         };
-        let len = found.file.len().await;
-        let len = len.map_err(|error| Fault::io("read the length of", &found.path, error))?;
-        let mut window = Window::new(&found.file, header.file_bytes.min(len));
-        let mut position = BLOCK as u64;
-        while let Some((entries, commit)) = next_commit(&mut window, position, expected).await? {
+        let mut position = from.map_or(BLOCK as u64, |from| from.file_position);
+        let len = file.len().await;
+        let len = len.map_err(|error| Fault::io("read the length of", path, error))?;
+        let mut window = Window::new(&file, header.file_bytes.min(len));
+        loop {
+            let commit = next_commit(&mut window, position, expected).await;
+            let commit = commit.map_err(|error| read_fault(path, error))?;
+            let Some((entries, commit)) = commit else {
+                break;
+            };
             for entry in entries {
-                let at = EntryAt::new(&entry, file_index, position, &commit);
-                self.entries.entry(entry.log).or_default().push(at);
+                let at = self.entry_at(&entry, file_index, position, &commit);
+                self.entries
+                    .borrow_mut()
+                    .entry(entry.log)
+                    .or_default()
+                    .push(at);
             }
             position += commit.len().next_multiple_of(BLOCK) as u64;
             expected.commit_sequence += 1;
         }
-        self.files.push(found.file);
+        self.count(window.read_bytes());
         Ok(expected.commit_sequence)
     }
-}
 
-impl EntryAt {
-    fn new(entry: &FoundEntry, file: usize, commit_position: u64, commit: &Bytes) -> EntryAt {
+    fn entry_at(
+        &self,
+        entry: &FoundEntry,
+        file: usize,
+        commit_position: u64,
+        commit: &Bytes,
+    ) -> EntryAt {
+        let bytes = &commit[entry.bytes.clone()];
+        let kept_bytes = self.kept_bytes.get() + bytes.len();
+        // Copied: a slice would keep all of the piece that it is in.
+        let kept = (kept_bytes <= self.kept_bytes_max).then(|| Bytes::copy_from_slice(bytes));
+        if kept.is_some() {
+            self.kept_bytes.set(kept_bytes);
+        }
         EntryAt {
             log_generation: entry.log_generation,
             base_offset: entry.base_offset,
             next_offset: entry.next_offset,
             leader_epoch: entry.leader_epoch,
-            len: entry.bytes.len(),
+            len: bytes.len(),
             file,
             position: commit_position + entry.bytes.start as u64,
-            crc: crc32fast::hash(&commit[entry.bytes.clone()]),
+            crc: crc32fast::hash(bytes),
+            kept,
         }
     }
 
+    /// A read that goes on near the end of the last one is the beginning of a run, and takes twice as much as that.
+    async fn read_in_runs(&self, file: &File, entry: &EntryAt) -> Result<Bytes, Fault> {
+        let len = {
+            let run = self.run.borrow();
+            let (start, held) = (run.position, run.bytes.len() as u64);
+            let same_file = run.file == entry.file && held > 0;
+            let end = entry.position + entry.len as u64;
+            if same_file && entry.position >= start && end <= start + held {
+                let at = (entry.position - start) as usize;
+                return Ok(run.bytes.slice(at..at + entry.len));
+            }
+            let near = start..=start + 2 * held;
+            match same_file && near.contains(&entry.position) {
+                true => entry.len.max((2 * run.bytes.len()).min(RUN_BYTES_MAX)),
+                false => entry.len,
+            }
+        };
+        let bytes = file.read_at(entry.position, len).await;
+        let bytes = bytes.map_err(|error| read_fault(file.path(), error))?;
+        self.count(bytes.len() as u64);
+        let found = bytes.slice(..entry.len.min(bytes.len()));
+        *self.run.borrow_mut() = Run {
+            file: entry.file,
+            position: entry.position,
+            bytes,
+        };
+        Ok(found)
+    }
+
+    /// The files of one ring that have a header of ours.
+    async fn find_files(&self, dir: &Path) -> Result<Vec<FoundFile>, Fault> {
+        let mut found = Vec::new();
+        for entry in list(&self.rt, dir).await? {
+            if entry.is_dir || file_index(&entry.name).is_none() {
+                continue;
+            }
+            let path = dir.join(&entry.name);
+            let file = open_file(&self.rt, &path).await?;
+            let block = file.read_at(0, BLOCK).await;
+            let block = block.map_err(|error| read_fault(&path, error))?;
+            self.count(block.len() as u64);
+            if let Some(header) = FileHeader::decode(&block) {
+                let path = path.clone();
+                found.push(FoundFile { path, header });
+            }
+            let file = Rc::into_inner(file).expect("nobody else has it");
+            let closed = file.close().await;
+            closed.map_err(|error| Fault::io("close", &path, error))?;
+        }
+        Ok(found)
+    }
+}
+
+impl JournalPosition {
+    /// Whether the file with this header is the one, and goes as far.
+    fn is_in(&self, header: &FileHeader) -> bool {
+        self.generation == header.generation
+            && self.file_sequence == header.file_sequence
+            && self.commit_sequence >= header.first_commit
+            && (BLOCK as u64..=header.file_bytes).contains(&self.file_position)
+            && self.file_position.is_multiple_of(BLOCK as u64)
+    }
+}
+
+impl EntryAt {
     /// Whether these are the bytes of the entry, without reading them again.
     pub fn holds(&self, bytes: &[u8]) -> bool {
         self.len == bytes.len() && self.crc == crc32fast::hash(bytes)
@@ -199,12 +388,12 @@ async fn next_commit(
     window: &mut Window<'_>,
     position: u64,
     expected: Stamp,
-) -> Result<Option<(Vec<FoundEntry>, Bytes)>, Fault> {
+) -> io::Result<Option<(Vec<FoundEntry>, Bytes)>> {
     let start = window.get(position, COMMIT_HEADER_LEN).await?;
     let Some(header) = CommitHeader::decode(&start) else {
         return Ok(None);
     };
-    let fits = commit_len(header.body_bytes) as u64 <= window.file_bytes.saturating_sub(position);
+    let fits = commit_len(header.body_bytes) as u64 <= window.end().saturating_sub(position);
     if header.stamp != expected || !fits {
         return Ok(None);
     }
@@ -212,37 +401,6 @@ async fn next_commit(
         .get(position, COMMIT_HEADER_LEN + header.body_bytes)
         .await?;
     Ok(header.entries(&bytes).map(|entries| (entries, bytes)))
-}
-
-/// Reads a file forwards in large pieces.
-struct Window<'a> {
-    file: &'a File,
-    file_bytes: u64,
-    held: Range<u64>,
-    bytes: Bytes,
-}
-
-impl<'a> Window<'a> {
-    fn new(file: &'a File, file_bytes: u64) -> Window<'a> {
-        Window {
-            file,
-            file_bytes,
-            held: 0..0,
-            bytes: Bytes::new(),
-        }
-    }
-
-    /// The bytes at `position`; fewer than `len` only at the end of the file.
-    async fn get(&mut self, position: u64, len: usize) -> Result<Bytes, Fault> {
-        let end = position + len as u64;
-        if position < self.held.start || end > self.held.end {
-            self.bytes = read(self.file, position, len.max(SCAN_BYTES)).await?;
-            self.held = position..position + self.bytes.len() as u64;
-        }
-        let start = (position - self.held.start) as usize;
-        let end = (start + len).min(self.bytes.len());
-        Ok(self.bytes.slice(start..end))
-    }
 }
 
 async fn find_rings(rt: &Rt, root: &Path) -> Result<Vec<(u32, PathBuf)>, Fault> {
@@ -262,37 +420,10 @@ async fn find_rings(rt: &Rt, root: &Path) -> Result<Vec<(u32, PathBuf)>, Fault> 
     Ok(rings)
 }
 
-/// Opens the files of one ring that have a header of ours.
-async fn find_files(
-    rt: &Rt,
-    shard: u32,
-    dir: &Path,
-    found: &mut Vec<FoundFile>,
-) -> Result<(), Fault> {
-    for entry in list(rt, dir).await? {
-        if entry.is_dir || file_index(&entry.name).is_none() {
-            continue;
-        }
-        let path = dir.join(&entry.name);
-        let file = rt
-            .open(&path, OpenMode::Read)
-            .await
-            .map_err(|error| Fault::io("open the journal file", &path, error))?;
-        let block = read(&file, 0, BLOCK).await?;
-        match FileHeader::decode(&block) {
-            Some(header) => found.push(FoundFile {
-                path,
-                shard,
-                file,
-                header,
-            }),
-            None => file
-                .close()
-                .await
-                .map_err(|error| Fault::io("close", &path, error))?,
-        }
-    }
-    Ok(())
+async fn open_file(rt: &Rt, path: &Path) -> Result<Rc<File>, Fault> {
+    let opened = rt.open(path, OpenMode::Read).await;
+    let file = opened.map_err(|error| Fault::io("open the journal file", path, error))?;
+    Ok(Rc::new(file))
 }
 
 async fn list(rt: &Rt, dir: &Path) -> Result<Vec<crate::rt::DirEntry>, Fault> {
@@ -301,8 +432,6 @@ async fn list(rt: &Rt, dir: &Path) -> Result<Vec<crate::rt::DirEntry>, Fault> {
         .map_err(|error: io::Error| Fault::io("list the directory", dir, error))
 }
 
-async fn read(file: &File, position: u64, len: usize) -> Result<Bytes, Fault> {
-    file.read_at(position, len)
-        .await
-        .map_err(|error| Fault::io("read the journal file", file.path(), error))
+fn read_fault(path: &Path, error: io::Error) -> Fault {
+    Fault::io("read the journal file", path, error)
 }

@@ -37,10 +37,17 @@ impl JournalConfig {
     }
 }
 
-/// A file sequence. Whatever was submitted before [`super::Journal::position`] returned it and is not yet in a file before it is
-/// in that file or a later one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JournalPosition(pub(super) u64);
+/// Where a commit begins, or will. All entries in the commits before it were submitted before [`super::Journal::position`]
+/// returned it. A checkpoint that covers these keeps it, and the next start reads the ring from here on only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalPosition {
+    /// Of the ring.
+    pub generation: u64,
+    pub file_sequence: u64,
+    pub commit_sequence: u64,
+    /// In the file. The commit may also be the first one of the next file.
+    pub file_position: u64,
+}
 
 /// Where the writer is, and what may be overwritten.
 pub(super) struct Ring {
@@ -119,6 +126,11 @@ impl Ring {
 
     pub fn current(&self) -> u64 {
         self.current.get()
+    }
+
+    /// Where in the current file the next commit goes, if there is room.
+    pub fn file_position(&self) -> u64 {
+        self.position.get()
     }
 
     /// Makes room for a commit of `len` bytes: goes on to the next file if the current one has too little left, and waits until that one

@@ -205,18 +205,33 @@ async fn commit_one(journal: &Journal, entry: Entry) {
 
 /// What a scan finds of each log: (base offset, bytes), in order; the bytes are read back.
 async fn scan(rt: &Rt, root: &Path) -> (Replay, HashMap<i32, Vec<(i64, Bytes)>>) {
-    let replay = Replay::scan(rt, root).await.expect("scans");
+    let replay = scan_all(rt, root).await;
+    let found = found_in(&replay).await;
+    (replay, found)
+}
+
+async fn scan_all(rt: &Rt, root: &Path) -> Replay {
+    let replay = Replay::open(rt, root).await.expect("opens");
+    replay.scan_all(|_| None).await.expect("scans");
+    replay
+}
+
+/// As the first run on an empty journal, or the next one.
+fn next_generation(replay: &Replay) -> u64 {
+    replay.generation().map_or(1, |generation| generation + 1)
+}
+
+async fn found_in(replay: &Replay) -> HashMap<i32, Vec<(i64, Bytes)>> {
     let mut found = HashMap::new();
-    let logs: Vec<LogId> = replay.logs().collect();
-    for log in logs {
+    for log in replay.logs() {
         let mut entries = Vec::new();
         for entry in replay.entries(log) {
-            let bytes = replay.bytes(entry).await.expect("readable");
+            let bytes = replay.bytes(&entry).await.expect("readable");
             entries.push((entry.base_offset.get(), bytes));
         }
         found.insert(log.partition.0, entries);
     }
-    (replay, found)
+    found
 }
 
 fn offsets(found: &HashMap<i32, Vec<(i64, Bytes)>>, partition: i32) -> Vec<i64> {
@@ -228,11 +243,11 @@ fn offsets(found: &HashMap<i32, Vec<(i64, Bytes)>>, partition: i32) -> Vec<i64> 
 fn an_empty_journal_holds_nothing() {
     on_both(|rt, root| async move {
         let (replay, found) = scan(&rt, &root).await;
-        assert_eq!(replay.next_generation(), 1);
+        assert_eq!(next_generation(&replay), 1);
         assert!(found.is_empty());
         start(&rt, &root, 0, 1).await;
         let (replay, found) = scan(&rt, &root).await;
-        assert_eq!(replay.next_generation(), 2);
+        assert_eq!(next_generation(&replay), 2);
         assert!(found.is_empty());
         assert!(replay.damage().is_empty());
     });
@@ -347,8 +362,8 @@ fn a_new_generation_voids_all_rings_of_older_ones() {
         }
         let (replay, found) = scan(&rt, &root).await;
         assert_eq!(offsets(&found, 0).len() + offsets(&found, 1).len(), 12);
-        assert_eq!(replay.next_generation(), 2);
-        assert_eq!(replay.stray_dirs(1).count(), 1);
+        assert_eq!(next_generation(&replay), 2);
+        assert_eq!(replay.stray_dirs(1).len(), 1);
 
         // The leftover behind these two has the right place, file sequence and commit sequence: all but the generation.
         let journal = start(&rt, &root, 0, 2).await;
@@ -356,8 +371,8 @@ fn a_new_generation_voids_all_rings_of_older_ones() {
         commit_one(&journal, entry(5, 1, 100)).await;
         let (replay, found) = scan(&rt, &root).await;
         assert_eq!(offsets(&found, 5), [0, 1]);
-        assert_eq!(replay.logs().count(), 1, "nothing of the old generation");
-        assert_eq!(replay.next_generation(), 3);
+        assert_eq!(replay.logs().len(), 1, "nothing of the old generation");
+        assert_eq!(next_generation(&replay), 3);
     });
 }
 
@@ -445,10 +460,75 @@ fn an_entry_that_changes_after_the_scan_is_a_fault() {
     on_both(|rt, root| async move {
         let journal = start(&rt, &root, 0, 1).await;
         commit_one(&journal, entry(0, 0, 100)).await;
-        let replay = Replay::scan(&rt, &root).await.expect("scans");
+        let replay = Replay::open(&rt, &root).await.expect("opens").keeping(0);
+        replay.scan_all(|_| None).await.expect("scans");
         damage(&rt, &file_path(&root.join("0"), 0), 1).await;
         let result = replay.bytes(&replay.entries(log(0))[0]).await;
         assert!(matches!(result, Err(Fault::Corrupt { .. })));
+    });
+}
+
+/// From every position that the journal ever had: what was committed later is found, and what lies in other files is not read.
+#[test]
+fn a_scan_begins_where_the_checkpoint_says() {
+    on_both(|rt, root| async move {
+        let journal = start(&rt, &root, 0, 1).await;
+        let mut positions = Vec::new();
+        for offset in 0..10 {
+            positions.push((offset, journal.position()));
+            commit_one(&journal, entry(0, offset, 100)).await;
+        }
+        positions.push((10, journal.position()));
+        for (next, position) in positions {
+            let replay = Replay::open(&rt, &root).await.expect("opens");
+            let headers = replay.read_bytes();
+            assert!(headers <= 3 * BLOCK as u64);
+            replay.scan(0, Some(position)).await.expect("scans");
+            let found = found_in(&replay).await;
+            assert_eq!(offsets(&found, 0), (next..10).collect::<Vec<_>>());
+            assert!(replay.damage().is_empty(), "{:?}", replay.damage());
+            let files = 3 - position.file_sequence;
+            assert!(replay.read_bytes() <= headers + files * CONFIG.file_bytes);
+            // Of another generation it says nothing.
+            let replay = Replay::open(&rt, &root).await.expect("opens");
+            let other = JournalPosition {
+                generation: 2,
+                ..position
+            };
+            replay.scan(0, Some(other)).await.expect("scans");
+            assert_eq!(offsets(&found_in(&replay).await, 0).len(), 10);
+        }
+        let replay = Replay::open(&rt, &root).await.expect("opens");
+        let gone = JournalPosition {
+            file_sequence: 7,
+            ..journal.position()
+        };
+        replay.scan(0, Some(gone)).await.expect("scans");
+        assert_eq!(replay.damage().len(), 1, "a file that must be there");
+    });
+}
+
+/// What is not kept in memory is read again, a run of entries with few reads.
+#[test]
+fn entries_are_read_again_in_runs() {
+    on_both(|rt, root| async move {
+        let journal = start(&rt, &root, 0, 1).await;
+        for offset in 0..60 {
+            journal.submit(entry(0, offset, 200));
+        }
+        while journal.pending_bytes() > 0 {
+            journal.commit().await.expect("commits");
+        }
+        let all = Replay::open(&rt, &root).await.expect("opens");
+        let few = Replay::open(&rt, &root).await.expect("opens").keeping(1000);
+        for replay in [&all, &few] {
+            replay.scan_all(|_| None).await.expect("scans");
+        }
+        let scanned = [all.read_bytes(), few.read_bytes()];
+        assert_eq!(found_in(&few).await, found_in(&all).await);
+        assert_eq!(all.read_bytes(), scanned[0], "all of it was kept");
+        let again = few.read_bytes() - scanned[1];
+        assert!((55 * 200..90 * 200).contains(&again), "{again} bytes");
     });
 }
 
@@ -586,8 +666,8 @@ async fn recovered(rt: &Rt, mut model: HashMap<i32, Known>) -> Model {
 /// Two shards that submit, commit and release as an engine does, for ever.
 async fn write_until_killed(rt: &Rt, model: &Model, seed: u64) {
     let root = Path::new(CRASH_ROOT);
-    let replay = Replay::scan(rt, root).await.expect("scans");
-    let generation = replay.next_generation();
+    let replay = Replay::open(rt, root).await.expect("opens");
+    let generation = next_generation(&replay);
     let mut tasks = Vec::new();
     for shard in 0..SHARDS {
         let journal = start(rt, root, shard as u32, generation).await;

@@ -138,15 +138,20 @@ impl Journal {
         self.0.ring.generation()
     }
 
-    /// The file being written. All entries in the files before it were submitted before this call, so a checkpoint that starts now
-    /// and covers all that was submitted may release everything before this position when it is durable.
+    /// Where the commit goes that is in flight or comes next. All entries before it were submitted before this call, so a checkpoint that
+    /// starts now and covers all that was submitted may release everything before this position when it is durable.
     pub fn position(&self) -> JournalPosition {
-        JournalPosition(self.0.ring.current())
+        JournalPosition {
+            generation: self.0.ring.generation(),
+            file_sequence: self.0.ring.current(),
+            commit_sequence: self.0.next_commit.get(),
+            file_position: self.0.ring.file_position(),
+        }
     }
 
-    /// A checkpoint is durable: files before `position` may be overwritten.
+    /// A checkpoint is durable: files before the one of `position` may be overwritten.
     pub fn release_before(&self, position: JournalPosition) {
-        self.0.ring.release_before(position.0);
+        self.0.ring.release_before(position.file_sequence);
     }
 
     /// More than half of the ring is in use.

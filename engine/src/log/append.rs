@@ -38,6 +38,7 @@ impl LogInner {
         }
         let appended = self.accept(batch, epoch, copied, kept_bytes, now);
         self.placed(kept_bytes);
+        self.shared.checkpoints.appended(len as u64);
         self.shared.count(|stats| {
             stats.appended_batches += 1;
             stats.appended_bytes += len as u64;

@@ -20,6 +20,7 @@ use super::{
     write::Waited,
 };
 use crate::{
+    checkpoint::LogCheckpoint,
     error::{Fault, ReadError},
     rt::durable,
     segment::{
@@ -171,11 +172,10 @@ impl LogInner {
         let (checkpoint, log_start, has_producers) = {
             let state = self.state.borrow();
             let has_producers = !state.producers.is_empty();
-            (
-                state.checkpoint.clone(),
-                state.marks.log_start,
-                has_producers,
-            )
+            // One of before a cut may speak of batches that are gone.
+            let of_now = |known: &&Rc<LogCheckpoint>| known.log_generation == state.generation;
+            let checkpoint = state.checkpoint.as_ref().filter(of_now).cloned();
+            (checkpoint, state.marks.log_start, has_producers)
         };
         if !has_producers {
             return Ok(Producers::default());
@@ -220,13 +220,6 @@ impl LogInner {
         state.marks = state.marks.cut(cut.end);
         state.epochs.truncate_to(cut.end);
         state.producers = cut.producers;
-        if state
-            .checkpoint
-            .as_ref()
-            .is_some_and(|known| known.recovery_offset > cut.end)
-        {
-            state.checkpoint = None;
-        }
         state.pending.reset(cut.end);
         let write = &mut state.write;
         write.segment_base = base;

@@ -11,7 +11,10 @@ use super::{
     Durability, LogConfig, Marks,
     pending::Pending,
     read::Cursors,
-    recovery::{self, Recovered, Recovery, Report, Start, batches_of},
+    recovery::{
+        Recovered, Recovery, Report, batches_of, find_point,
+        table::{Admission, Contents, Identity, Point, admit},
+    },
     shared::Shared,
     state::{LogInner, Phase, State, WriteState},
     tail::Tail,
@@ -62,14 +65,8 @@ pub async fn open(
     }
     let files = tidy(rt, dir).await?;
     check_identity(rt, dir, id, &files).await?;
-    let log_start = opening.log_start();
+    let log_start = left.checkpoint.map(|checkpoint| checkpoint.log_start);
     let files = remove_below(rt, dir, files, log_start).await?;
-    if files.is_empty() {
-        if opening.checkpoint.is_some() {
-            tracing::error!(log = %opening.name, "the directory is empty, though the checkpoint knows the log: its data is lost");
-        }
-        return Ok(opening.empty_at(log_start.unwrap_or(Offset::ZERO)).await?);
-    }
     Ok(opening.recover(&files).await?)
 }
 
@@ -86,22 +83,18 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn log_start(&self) -> Option<Offset> {
-        self.checkpoint.map(|checkpoint| checkpoint.log_start)
-    }
-
     /// A log with nothing in it, and its first segment's file.
-    async fn empty_at(self, base: Offset) -> Result<Rc<LogInner>, Fault> {
+    async fn create(self) -> Result<Rc<LogInner>, Fault> {
         let now = self.shared.rt.wall_clock();
-        let interval = self.config.index_interval_bytes;
+        let (base, interval) = (Offset::ZERO, self.config.index_interval_bytes);
         let log = self.with(Recovered {
             segments: vec![Segment::new(base, interval, now)],
             epochs: Default::default(),
             producers: Default::default(),
             end: base,
-            // Completions of a log that was here before, and was lost, are void.
-            generation: self.checkpoint.map_or(1, |known| known.log_generation + 1),
+            generation: 1,
             durable_end: base,
+            index_saved_len: 0,
             rest: Vec::new(),
             report: Report::default(),
         });
@@ -120,20 +113,10 @@ impl Opening<'_> {
             replay: self.replay,
             entries: self.journal_entries(),
         };
-        let mut recovered = recovery.run(files).await?;
+        let Some(mut recovered) = recovery.run(files).await? else {
+            return self.create().await;
+        };
         let rest = std::mem::take(&mut recovered.rest);
-        let end = rest.last().map_or(recovered.end, |entry| entry.next_offset);
-        if let Some(log_start) = self.log_start()
-            && end < log_start
-        {
-            // Under `replicated` a crash can take everything above a log start that was made durable.
-            tracing::warn!(log = %self.name, %log_start, "nothing is left above the log start; the log is empty");
-            remove_segments(&self.shared.rt, &self.dir, files).await?;
-            for &(base, _) in files {
-                self.shared.forget_segment((self.key, base));
-            }
-            return self.empty_at(log_start).await;
-        }
         let mut report = recovered.report;
         let log = self.with(recovered);
         if let Some(replay) = self.replay {
@@ -141,7 +124,10 @@ impl Opening<'_> {
         }
         log.restore_marks(self.checkpoint);
         // Should the log fail before its next checkpoint, that one repeats what is known.
-        if let Start::Checkpoint(..) = recovery::start(self.checkpoint, files) {
+        if matches!(
+            find_point(self.checkpoint, files).0,
+            Point::InFile | Point::AtNextFile
+        ) {
             log.state.borrow_mut().checkpoint = self.checkpoint.cloned().map(Rc::new);
         }
         if report.restored_batches + report.appended_batches + report.cut_bytes > 0 {
@@ -162,13 +148,13 @@ impl Opening<'_> {
     fn journal_entries(&self) -> BTreeMap<Offset, EntryAt> {
         let entries = self
             .replay
-            .map_or(&[][..], |replay| replay.entries(self.id));
+            .map_or_else(Vec::new, |replay| replay.entries(self.id));
         let newest = entries.iter().map(|entry| entry.log_generation).max();
         let generation = self.checkpoint.map(|known| known.log_generation).or(newest);
         entries
-            .iter()
+            .into_iter()
             .filter(|entry| Some(entry.log_generation) == generation)
-            .map(|entry| (entry.base_offset, entry.clone()))
+            .map(|entry| (entry.base_offset, entry))
             .collect()
     }
 
@@ -227,24 +213,38 @@ async fn check_identity(
     files: &[(Offset, u64)],
 ) -> Result<(), OpenError> {
     let path = dir.join(IDENTITY_FILE);
-    let wrong = |found: String| OpenError::WrongIdentity {
-        path: dir.to_path_buf(),
-        found,
-    };
-    if !rt.exists(&path).await {
-        if files.iter().any(|&(_, len)| len > 0) {
-            return Err(wrong("nobody (partition.metadata is missing)".into()));
-        }
-        let content = format!("version: 0\ntopic_id: {}", id.topic_id);
-        durable::replace_file(rt, &path, content.as_bytes()).await?;
-        return Ok(());
+    let (mut identity, mut found) = (Identity::Missing, None);
+    if rt.exists(&path).await {
+        let content = rt.read_small(&path, IDENTITY_BYTES_MAX).await;
+        let content = content.map_err(|error| Fault::io("read", &path, error))?;
+        found = identity_in(&content);
+        identity = match found {
+            Some(topic_id) if topic_id == id.topic_id => Identity::Ours,
+            Some(_) => Identity::Anothers,
+            None => Identity::Garbage,
+        };
     }
-    let content = rt.read_small(&path, IDENTITY_BYTES_MAX).await;
-    let content = content.map_err(|error| Fault::io("read", &path, error))?;
-    match identity_in(&content) {
-        Some(found) if found == id.topic_id => Ok(()),
-        Some(found) => Err(wrong(found.to_string())),
-        None => Err(Fault::corrupt("not a partition.metadata of version 0", path).into()),
+    let contents = match files.iter().any(|&(_, len)| len > 0) {
+        true => Contents::Data,
+        false => Contents::Nothing,
+    };
+    match admit(identity, contents) {
+        Admission::GoOn => Ok(()),
+        Admission::FinishCreation => {
+            let content = format!("version: 0\ntopic_id: {}", id.topic_id);
+            durable::replace_file(rt, &path, content.as_bytes()).await?;
+            Ok(())
+        }
+        Admission::Refuse if identity == Identity::Garbage => {
+            Err(Fault::corrupt("not a partition.metadata of version 0", path).into())
+        }
+        Admission::Refuse => Err(OpenError::WrongIdentity {
+            path: dir.to_path_buf(),
+            found: found.map_or(
+                "nobody (partition.metadata is missing)".into(),
+                |topic_id| topic_id.to_string(),
+            ),
+        }),
     }
 }
 
@@ -312,7 +312,7 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         running: false,
         paused: false,
         padded: false,
-        index_saved_len: 0,
+        index_saved_len: recovered.index_saved_len,
         index_saving: false,
     };
     State {
@@ -355,7 +355,8 @@ impl LogInner {
         let mut appended = 0;
         for entry in rest {
             let bytes = replay.bytes(entry).await?;
-            for (header, batch) in batches_of(&bytes, entry, &self.dir)? {
+            let epoch = self.state.borrow().epochs.latest();
+            for (header, batch) in batches_of(&bytes, entry, epoch, &self.dir)? {
                 let kept_bytes = bytes.len();
                 let now = self.shared.rt.wall_clock();
                 {

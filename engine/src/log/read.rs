@@ -409,15 +409,17 @@ impl LogInner {
         let mut reader = SegmentReader::new(file, 0, len);
         loop {
             match reader.peek().await.map_err(fault)? {
-                Next::Batch(header, _) => {
+                Next::Batch(header, _) if index.accepts(&header) => {
                     index.push(&header, reader.position());
                     reader.advance(&header);
                 }
                 Next::Broken(_) => match reader.skip_broken().await.map_err(fault)? {
-                    Some(header) => index.skip_to(header.next_offset(), reader.position()),
-                    None => break,
+                    Some(header) if index.accepts(&header) => {
+                        index.skip_to(header.next_offset(), reader.position());
+                    }
+                    _ => break,
                 },
-                Next::End => break,
+                Next::Batch(..) | Next::End => break,
             }
         }
         tracing::warn!(log = %self.name, segment = %base, covered = index.len(), len, "built the index again");

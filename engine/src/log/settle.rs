@@ -76,6 +76,7 @@ impl LogInner {
                 || behind < lag_bytes
                 || !is_written
                 || known.recovery_segment_base != active.base
+                || known.log_generation != state.generation
                 || state.fault.is_some()
             {
                 return Ok(());

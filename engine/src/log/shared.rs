@@ -59,6 +59,11 @@ pub struct EngineStats {
     pub disk_reserve_bytes: u64,
     /// Client data is refused.
     pub disk_low: bool,
+    pub recovered_logs: u64,
+    /// Bytes read from disk by the start, of segments and indexes, journals, and checkpoints.
+    pub recovery_segment_bytes: u64,
+    pub recovery_journal_bytes: u64,
+    pub recovery_checkpoint_bytes: u64,
 }
 
 /// The bounds a log has to know.
@@ -346,9 +351,17 @@ impl Progress {
     }
 }
 
+/// A checkpoint is due when so much was appended since the last one: the next start reads what came after it.
+pub const CHECKPOINT_BYTES_MIN: u64 = 16 << 20;
+
+/// A checkpoint syncs every log that changed, so it waits for so much per log.
+pub const CHECKPOINT_BYTES_PER_LOG: u64 = 512 << 10;
+
 /// Who needs a checkpoint asks here; one checkpoint answers all who asked before it began.
-#[derive(Default)]
 pub struct CheckpointRequests {
+    /// Appended since the last checkpoint began.
+    dirty_bytes: Cell<u64>,
+    dirty_bytes_max: Cell<u64>,
     requested: Cell<u64>,
     /// All requests up to this number have their answer.
     answered: Cell<u64>,
@@ -358,7 +371,36 @@ pub struct CheckpointRequests {
     done: Notify,
 }
 
+impl Default for CheckpointRequests {
+    fn default() -> CheckpointRequests {
+        CheckpointRequests {
+            dirty_bytes: Cell::new(0),
+            dirty_bytes_max: Cell::new(CHECKPOINT_BYTES_MIN),
+            requested: Cell::new(0),
+            answered: Cell::new(0),
+            failed: RefCell::default(),
+            wanted: Notify::new(),
+            done: Notify::new(),
+        }
+    }
+}
+
 impl CheckpointRequests {
+    /// So much was appended to some log.
+    pub fn appended(&self, bytes: u64) {
+        let dirty_bytes = self.dirty_bytes.get() + bytes;
+        self.dirty_bytes.set(dirty_bytes);
+        if dirty_bytes >= self.dirty_bytes_max.get() {
+            self.want();
+        }
+    }
+
+    /// So many logs had changed when the last checkpoint was made.
+    pub fn dirty_logs(&self, logs: usize) {
+        let bytes = CHECKPOINT_BYTES_PER_LOG * logs as u64;
+        self.dirty_bytes_max.set(bytes.max(CHECKPOINT_BYTES_MIN));
+    }
+
     pub fn request(&self) -> u64 {
         self.requested.set(self.requested.get() + 1);
         self.wanted.notify_all();
@@ -393,6 +435,7 @@ impl CheckpointRequests {
 
     /// The number of the newest request: a checkpoint that begins now answers all up to it.
     pub fn begin(&self) -> u64 {
+        self.dirty_bytes.set(0);
         self.requested.get()
     }
 

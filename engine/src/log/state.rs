@@ -49,7 +49,7 @@ pub struct State {
     pub epochs: Epochs,
     pub write: WriteState,
     pub cursors: Cursors,
-    /// The last durable record of this log in a checkpoint, if no cut went below it.
+    /// The last durable record of this log in a checkpoint. After a cut it is of an older generation until the next checkpoint.
     pub checkpoint: Option<Rc<LogCheckpoint>>,
     pub phase: Phase,
     pub fault: Option<Fault>,
@@ -129,6 +129,10 @@ impl State {
     pub fn describe(&self, log: LogId) -> LogCheckpoint {
         // A segment that was just begun may have no file yet.
         let last = &self.segments[self.segment_before(self.marks.log_end)];
+        let saved_len = match self.write.segment_base == last.base {
+            true => self.write.index_saved_len,
+            false => 0,
+        };
         LogCheckpoint {
             log,
             log_generation: self.generation,
@@ -137,6 +141,7 @@ impl State {
             recovery_segment_base: last.base,
             recovery_position: last.len,
             high_watermark: self.marks.high_watermark,
+            index: last.live_index().map(|index| index.tail(saved_len)),
             epochs: self.epochs.clone(),
             producers: self.producers.clone(),
         }

@@ -8,7 +8,7 @@ use super::{OffsetAndTime, ReadLimit, state::LogInner};
 use crate::{
     batch::{BatchHeader, Records},
     error::{Fault, ReadError},
-    segment::index::NO_TIMESTAMP,
+    segment::{SegmentIndex, index::NO_TIMESTAMP},
     types::{Offset, Timestamp},
 };
 
@@ -25,6 +25,12 @@ impl LogInner {
         below: Offset,
     ) -> Result<Option<OffsetAndTime>, ReadError> {
         for base in self.segment_bases(below) {
+            if self
+                .known_max_timestamp(base)
+                .is_some_and(|max_timestamp| max_timestamp < timestamp)
+            {
+                continue;
+            }
             let (max_timestamp, place) = self
                 .ask_index(base, |index| {
                     (index.max_timestamp(), index.find_timestamp(timestamp))
@@ -56,7 +62,10 @@ impl LogInner {
         for (at, &base) in bases.iter().enumerate() {
             let ends_below = bases.get(at + 1).is_some();
             let in_segment = if ends_below {
-                self.ask_index(base, |index| index.max_timestamp()).await?
+                match self.known_max_timestamp(base) {
+                    Some(max_timestamp) => max_timestamp,
+                    None => self.ask_index(base, |index| index.max_timestamp()).await?,
+                }
             } else {
                 self.max_timestamp_in_last(base, below).await?
             };
@@ -85,6 +94,15 @@ impl LogInner {
             max_timestamp = max_timestamp.max(header.max_timestamp);
         }
         Ok(max_timestamp)
+    }
+
+    /// The largest timestamp of a segment, if it is in memory: most segments are passed over by it, without reading their index.
+    fn known_max_timestamp(&self, base: Offset) -> Option<Timestamp> {
+        let state = self.state.borrow();
+        match &state.segments[state.segment_of(base)].index {
+            SegmentIndex::Live(index) => Some(index.max_timestamp()),
+            SegmentIndex::OnDisk { max_timestamp } => *max_timestamp,
+        }
     }
 
     /// Segments that hold offsets from the log start up to `below`.

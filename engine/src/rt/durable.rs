@@ -6,45 +6,90 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{OpenMode, Rt, buf};
+use super::{AlignedBuf, File, OpenMode, Rt, buf};
 use crate::error::Fault;
 
 /// Replaces `path` so that after a crash it holds either the old content or all of the new: write a temporary file,
 /// sync it, rename it, sync the directory.
 pub async fn replace_file(rt: &Rt, path: &Path, content: &[u8]) -> Result<(), Fault> {
-    let fault = |what, error| Fault::io(what, path, error);
-    let temporary = temporary_name(path);
-    match rt.remove_file(&temporary).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(fault("remove the temporary file of", error)),
-    }
-    let file = rt
-        .open(&temporary, OpenMode::Create)
-        .await
-        .map_err(|error| fault("create the temporary file of", error))?;
+    let mut replacement = Replacement::begin(rt, path).await?;
     if !content.is_empty() {
         let mut block = rt.alloc(content.len());
         block.bytes_mut()[..content.len()].copy_from_slice(content);
-        file.write_at(block, 0)
-            .await
-            .map_err(|error| fault("write the temporary file of", error))?;
+        replacement.write(block).await?;
     }
-    if !content.len().is_multiple_of(buf::ALIGNMENT) {
-        file.truncate(content.len() as u64)
+    replacement.len = content.len() as u64;
+    replacement.finish().await
+}
+
+/// The same for content that is written piece by piece. Dropped unfinished, it leaves the old file as it is.
+pub struct Replacement {
+    rt: Rt,
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl Replacement {
+    pub async fn begin(rt: &Rt, path: &Path) -> Result<Replacement, Fault> {
+        let fault = |what, error| Fault::io(what, path, error);
+        let temporary = temporary_name(path);
+        match rt.remove_file(&temporary).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fault("remove the temporary file of", error)),
+        }
+        let file = rt
+            .open(&temporary, OpenMode::Create)
             .await
-            .map_err(|error| fault("cut the temporary file of", error))?;
+            .map_err(|error| fault("create the temporary file of", error))?;
+        Ok(Replacement {
+            rt: rt.clone(),
+            path: path.to_path_buf(),
+            temporary,
+            file,
+            len: 0,
+        })
     }
-    file.sync()
-        .await
-        .map_err(|error| fault("sync the temporary file of", error))?;
-    file.close()
-        .await
-        .map_err(|error| fault("close the temporary file of", error))?;
-    rt.rename(&temporary, path)
-        .await
-        .map_err(|error| fault("rename into place", error))?;
-    sync_dir(rt, parent(path)).await
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.len
+    }
+
+    pub async fn write(&mut self, block: AlignedBuf) -> Result<(), Fault> {
+        let len = block.len() as u64;
+        self.file
+            .write_at(block, self.len)
+            .await
+            .map_err(|error| Fault::io("write the temporary file of", &self.path, error))?;
+        self.len += len;
+        Ok(())
+    }
+
+    pub async fn finish(self) -> Result<(), Fault> {
+        let fault = |what, error| Fault::io(what, &self.path, error);
+        if !self.len.is_multiple_of(buf::ALIGNMENT as u64) {
+            self.file
+                .truncate(self.len)
+                .await
+                .map_err(|error| fault("cut the temporary file of", error))?;
+        }
+        self.file
+            .sync()
+            .await
+            .map_err(|error| fault("sync the temporary file of", error))?;
+        self.file
+            .close()
+            .await
+            .map_err(|error| fault("close the temporary file of", error))?;
+        self.rt
+            .rename(&self.temporary, &self.path)
+            .await
+            .map_err(|error| fault("rename into place", error))?;
+        sync_dir(&self.rt, parent(&self.path)).await
+    }
 }
 
 /// Makes the entries of `dir` durable.

@@ -14,6 +14,7 @@ pub mod net;
 mod random;
 pub mod sim;
 pub mod uring;
+pub mod window;
 
 #[cfg(test)]
 mod conformance;

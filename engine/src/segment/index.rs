@@ -18,6 +18,7 @@ use std::path::Path;
 
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error as ArchiveError, util::AlignedVec};
 
+use super::SEGMENT_BYTES_MAX;
 use crate::{
     batch::BatchHeader,
     error::Fault,
@@ -70,6 +71,20 @@ pub struct Index {
     max_timestamp: Timestamp,
 }
 
+/// The end of an index, from a position in the file on: a checkpoint keeps it, so that the part of an active segment that its side file does
+/// not cover yet need not be walked at the next start.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct IndexTail {
+    /// The batches before this position are in the side file.
+    from: u64,
+    len: u64,
+    next_offset: i64,
+    created: i64,
+    first_timestamp: i64,
+    max_timestamp: i64,
+    entries: Vec<Entry>,
+}
+
 /// A place to begin a walk at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -78,6 +93,20 @@ pub struct Place {
 }
 
 pub const NO_TIMESTAMP: Timestamp = Timestamp(-1);
+
+impl IndexTail {
+    pub fn from(&self) -> u64 {
+        self.from
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == self.from
+    }
+}
 
 impl Index {
     pub fn new(base: Offset, interval_bytes: u64, created: Timestamp) -> Index {
@@ -144,6 +173,18 @@ impl Index {
         self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
         self.len += header.total_len as u64;
         self.next_offset = header.next_offset();
+    }
+
+    /// Whether the batch can be the next one: whatever the bytes of a file say, offsets grow, and deltas and positions have their bounds.
+    pub fn accepts(&self, header: &BatchHeader) -> bool {
+        header.base_offset >= self.next_offset
+            && self.has_room(header.total_len, header.next_offset())
+    }
+
+    /// Whether a batch of `len` bytes that ends before `next_offset` stays within the bounds of a segment.
+    pub fn has_room(&self, len: usize, next_offset: Offset) -> bool {
+        self.len + len as u64 <= SEGMENT_BYTES_MAX
+            && next_offset.since(self.base) <= i64::from(i32::MAX) + 1
     }
 
     /// Passes over bytes that cannot be walked any more: the next batch is at `position` and has `offset` or a later one.
@@ -217,6 +258,40 @@ impl Index {
         self.entries.get(after).map(|entry| self.place(entry))
     }
 
+    /// What a side file that covers the first `from` bytes does not say.
+    pub fn tail(&self, from: u64) -> IndexTail {
+        let from = from.min(self.len);
+        let first = self
+            .entries
+            .partition_point(|entry| u64::from(entry.position) < from);
+        IndexTail {
+            from,
+            len: self.len,
+            next_offset: self.next_offset.get(),
+            created: self.created.0,
+            first_timestamp: self.first_timestamp.0,
+            max_timestamp: self.max_timestamp.0,
+            entries: self.entries[first..].to_vec(),
+        }
+    }
+
+    /// The index as it was when the tail was taken, if the two of them meet. `self` may be newer than the side file of then.
+    pub fn with_tail(mut self, tail: &IndexTail) -> Option<Index> {
+        if self.len < tail.from || self.len > tail.len {
+            return None;
+        }
+        let known = tail
+            .entries
+            .partition_point(|entry| u64::from(entry.position) < self.len);
+        self.entries.extend_from_slice(&tail.entries[known..]);
+        self.len = tail.len;
+        self.next_offset = Offset::from_wire(tail.next_offset)?;
+        self.created = Timestamp(tail.created);
+        self.first_timestamp = Timestamp(tail.first_timestamp);
+        self.max_timestamp = Timestamp(tail.max_timestamp);
+        is_sound(self.base, self.next_offset, self.len, &self.entries).then_some(self)
+    }
+
     fn place(&self, entry: &Entry) -> Place {
         Place {
             offset: self.base.plus(i64::from(entry.offset_delta)),
@@ -232,6 +307,11 @@ impl Index {
                 position: 0,
             },
         }
+    }
+
+    /// About what its side file takes.
+    pub fn file_len(&self) -> usize {
+        FILE_HEADER_LEN + size_of::<IndexFile>() + self.entries.len() * size_of::<Entry>()
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -284,27 +364,38 @@ impl Index {
         aligned.extend_from_slice(payload);
         let file = rkyv::from_bytes::<IndexFile, ArchiveError>(&aligned)
             .map_err(|_| corrupt("structure of the index"))?;
-        let in_order = file.entries.windows(2).all(|pair| {
-            pair[0].position < pair[1].position && pair[0].offset_delta < pair[1].offset_delta
-        });
-        let inside = file.entries.last().is_none_or(|last| {
-            u64::from(last.position) < file.len
-                && base.get() + i64::from(last.offset_delta) < file.next_offset
-        });
-        if file.base_offset != base.get() || file.next_offset < base.get() || !in_order || !inside {
+        let next_offset = Offset::from_wire(file.next_offset)
+            .filter(|&next| is_sound(base, next, file.len, &file.entries))
+            .filter(|_| file.base_offset == base.get());
+        let Some(next_offset) = next_offset else {
             return Err(corrupt("entries of the index"));
-        }
+        };
         Ok(Index {
             base,
             interval_bytes: interval_bytes.max(INTERVAL_BYTES_MIN),
             created: Timestamp(file.created),
             entries: file.entries,
             len: file.len,
-            next_offset: Offset::new(file.next_offset),
+            next_offset,
             first_timestamp: Timestamp(file.first_timestamp),
             max_timestamp: Timestamp(file.max_timestamp),
         })
     }
+}
+
+/// Whether these can be the entries of a segment that holds `[base, next_offset)` in `len` bytes.
+fn is_sound(base: Offset, next_offset: Offset, len: u64, entries: &[Entry]) -> bool {
+    let grows = |pair: &[Entry]| {
+        pair[0].position < pair[1].position && pair[0].offset_delta < pair[1].offset_delta
+    };
+    let inside = entries.last().is_none_or(|last| {
+        u64::from(last.position) < len && i64::from(last.offset_delta) < next_offset.since(base)
+    });
+    len <= SEGMENT_BYTES_MAX
+        && next_offset >= base
+        && (len > 0 || next_offset == base)
+        && entries.windows(2).all(grows)
+        && inside
 }
 
 #[cfg(test)]
@@ -403,6 +494,27 @@ mod tests {
                 n += 1;
             }
             assert_eq!(index, whole, "rewound to {position}");
+        }
+    }
+
+    /// A side file of any age and the tail of any moment after it give the index of that moment.
+    #[test]
+    fn side_file_and_tail_make_the_whole_index() {
+        for saved in 0..21_u64 {
+            for newer in saved..21 {
+                let whole = filled(20);
+                let mut side = whole.clone();
+                side.rewind(saved * 40 * 1024);
+                let tail = whole.tail(side.len());
+                let mut newer_side = whole.clone();
+                newer_side.rewind(newer * 40 * 1024);
+                assert_eq!(newer_side.with_tail(&tail), Some(whole.clone()));
+                let mut older = whole.clone();
+                older.rewind(side.len().saturating_sub(1));
+                if older.len() < side.len() {
+                    assert_eq!(older.with_tail(&tail), None, "a gap");
+                }
+            }
         }
     }
 

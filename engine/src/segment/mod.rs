@@ -15,7 +15,7 @@ use crate::{
     types::{Offset, Timestamp},
 };
 
-pub use index::Index;
+pub use index::{Index, IndexTail};
 pub use reader::{Next, SegmentReader};
 pub use writer::SegmentWriter;
 

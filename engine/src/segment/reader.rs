@@ -32,6 +32,7 @@ pub struct SegmentReader {
     buffer: Bytes,
     /// Size of the next read: doubles with each read of a walk that goes on.
     window_bytes: usize,
+    read_bytes: u64,
 }
 
 impl SegmentReader {
@@ -43,7 +44,13 @@ impl SegmentReader {
             end,
             buffer: Bytes::new(),
             window_bytes: WINDOW_BYTES_MIN,
+            read_bytes: 0,
         }
+    }
+
+    /// Bytes read from the file so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
     }
 
     pub fn position(&self) -> u64 {
@@ -141,6 +148,7 @@ impl SegmentReader {
         let wanted = self.window_bytes.max(len);
         let wanted = usize::try_from(available).map_or(wanted, |available| wanted.min(available));
         self.buffer = self.file.read_at(self.position, wanted).await?;
+        self.read_bytes += self.buffer.len() as u64;
         self.window_bytes = (self.window_bytes * 2).min(WINDOW_BYTES_MAX);
         Ok(self.buffer.len() >= len)
     }

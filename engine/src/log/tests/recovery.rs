@@ -1,33 +1,13 @@
 //! Recovery, row by row: what segment and journal hold is arranged byte by byte, then the log is opened.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
-    checkpoint,
-    log::recovery::{Decision, InJournal, InSegment, Start, decide, start},
+    log::shared::CHECKPOINT_BYTES_MIN,
     rt::{File, OpenMode, buf::ALIGNMENT},
     segment::{FileKind, writer::patch},
 };
-
-#[test]
-fn the_table() {
-    use Decision::{Keep, Restore, Stop};
-    use InJournal::{Absent, Other, Same};
-    use InSegment::{Broken, Valid};
-    let rows = [
-        (Valid, Absent, Keep),
-        (Valid, Same, Keep),
-        (Valid, Other, Restore),
-        (Broken, Other, Restore),
-        (Broken, Absent, Stop),
-    ];
-    for (segment, journal, decision) in rows {
-        assert_eq!(
-            decide(segment, journal),
-            decision,
-            "{segment:?}, {journal:?}"
-        );
-    }
-}
 
 /// A stopped run: six batches of one record, the first two synced by a checkpoint, all of them committed to the journal. The
 /// segment's file holds as many as were written behind.
@@ -195,33 +175,6 @@ fn every_row_on_a_real_file() {
 }
 
 #[test]
-fn where_the_walk_begins() {
-    on_both("start", |rig| async move {
-        let batches = stopped(&rig).await;
-        let dir = rig.engine.data_dir.join("checkpoint");
-        let all = checkpoint::load_all(&rig.rt, &dir).await.expect("load");
-        let known = all.log(identity(0).0).expect("the log").clone();
-        let position = 2 * batches[0].len() as u64;
-        assert_eq!(
-            (known.recovery_offset, known.recovery_position),
-            (Offset::new(2), position)
-        );
-        let (zero, ten) = (Offset::ZERO, Offset::new(10));
-        let from_checkpoint = Start::Checkpoint(zero, position);
-        let rows = [
-            (None, vec![(zero, 5000)], Start::Beginning),
-            (Some(&known), vec![(zero, position)], from_checkpoint),
-            (Some(&known), vec![(zero, 9000), (ten, 0)], from_checkpoint),
-            (Some(&known), vec![(zero, position - 1)], Start::Beginning),
-            (Some(&known), vec![(ten, 9000)], Start::Beginning),
-        ];
-        for (checkpoint, files, expected) in rows {
-            assert_eq!(start(checkpoint, &files), expected, "{files:?}");
-        }
-    });
-}
-
-#[test]
 fn without_a_checkpoint_everything_is_walked_and_nothing_lost() {
     on_both("no-checkpoint", |rig| async move {
         let mut config = config();
@@ -366,4 +319,118 @@ fn behind_a_lost_header_the_next_entry_of_the_index_is_where_reading_goes_on() {
         assert_eq!(engine.stats().corrupt_batches, 1, "reported once");
         engine.close().await.expect("close");
     });
+}
+
+/// Much is appended, by journal and past it, and the process is killed: the next start reads what the last checkpoint may not have covered, and
+/// no more. Two shards, so that neither reads what is the other's.
+#[test]
+fn a_start_reads_only_what_may_be_dirty() {
+    const ROUNDS: i64 = 48;
+    let ((logged, bound), disk) = sim::run(7, Disk::default(), |rt| async move {
+        let rigs = two_shards(&rt).await;
+        let engines = start_shards(&rigs).await;
+        let mut logged = 0;
+        for round in 0..ROUNDS {
+            for (engine, log) in &engines {
+                // A burst goes past the journal, the rest through it.
+                for n in 0..16 {
+                    while !log.has_room(70_000) {
+                        rt.sleep(Duration::from_millis(1)).await;
+                    }
+                    log.append(batch_at(n, 1, 60_000), EPOCH).expect("append");
+                    logged += 60_000;
+                }
+                counted(engine, log, log.marks().log_end).await;
+                for _ in 0..8 {
+                    log.append(batch_at(round, 1, 30_000), EPOCH)
+                        .expect("append");
+                    counted(engine, log, log.marks().log_end).await;
+                    logged += 30_000;
+                }
+            }
+        }
+        let stats = engines.iter().map(|(engine, _)| engine.stats());
+        assert!(stats.clone().all(|stats| stats.checkpoints > 1));
+        assert!(stats.clone().all(|stats| stats.bypass_bytes > 1 << 20));
+        assert!(stats.clone().all(|stats| stats.journal_bytes > 1 << 20));
+        // What came after the last checkpoint is read twice at most: in the journal and in the segment.
+        (logged, 2 * (CHECKPOINT_BYTES_MIN + (1 << 20)))
+    });
+    let (read, _) = sim::run(8, disk, |rt| async move {
+        let rigs = two_shards(&rt).await;
+        let engines = start_shards(&rigs).await;
+        let stats = engines.iter().map(|(engine, _)| engine.stats());
+        let read = stats.map(|stats| {
+            stats.recovery_segment_bytes
+                + stats.recovery_journal_bytes
+                + stats.recovery_checkpoint_bytes
+        });
+        let read: Vec<u64> = read.collect();
+        for (_, log) in &engines {
+            assert_eq!(log.marks().log_end.get(), ROUNDS * 24);
+        }
+        read
+    });
+    assert!(logged > 3 * bound, "{logged} bytes were logged");
+    for read in read {
+        assert!(
+            read > 0 && read < bound,
+            "{read} of {logged} bytes were read"
+        );
+    }
+}
+
+/// After an orderly end there is nothing to read but where things are.
+#[test]
+fn after_an_orderly_end_next_to_nothing_is_read() {
+    on_both("orderly", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..400 {
+            log.append(batch_at(n, 1, 10_000), EPOCH).expect("append");
+            counted(&engine, &log, Offset::new(n + 1)).await;
+        }
+        engine.close().await.expect("close");
+        let (engine, log) = rig.start(config()).await;
+        assert_eq!(log.marks().log_end, Offset::new(400));
+        let stats = engine.stats();
+        assert_eq!(
+            stats.recovery_segment_bytes, 0,
+            "the checkpoint has the index"
+        );
+        assert!(stats.recovery_checkpoint_bytes < 32 * 1024);
+        // Four headers, and a look at what comes next.
+        assert!(stats.recovery_journal_bytes <= (16 + 64) * 1024);
+        engine.close().await.expect("close");
+    });
+}
+
+async fn two_shards(rt: &crate::rt::Rt) -> Vec<Rig> {
+    let dir = PathBuf::from("/data");
+    rt.create_dir_all(&dir).await.expect("create");
+    let of_shard = |shard| {
+        let mut rig = Rig::new(rt.clone(), dir.clone());
+        rig.engine.shard = ShardId(shard);
+        rig.engine.journal_file_bytes = 32 << 20;
+        rig
+    };
+    vec![of_shard(0), of_shard(1)]
+}
+
+/// As a broker starts its shards, with a log each.
+async fn start_shards(rigs: &[Rig]) -> Vec<(Engine, Log)> {
+    let mut started = Vec::new();
+    for (partition, rig) in rigs.iter().enumerate() {
+        let engine = Engine::open(rig.rt.clone(), rig.engine.clone()).await;
+        let engine = engine.expect("open");
+        let (id, name) = identity(partition as i32);
+        let log = engine.open_log(id, name, config()).await.expect("open log");
+        started.push((engine, log));
+    }
+    for (engine, _) in &started {
+        engine.sync_recovered().await.expect("sync");
+    }
+    for (engine, _) in &started {
+        engine.start_journal().await.expect("start");
+    }
+    started
 }
