@@ -154,7 +154,7 @@ impl Engine {
         assert!(before.is_none(), "a log is opened once");
         inner.shared.count(|stats| stats.logs += 1);
         let marks = log.state.borrow().marks;
-        if left.is_none() && marks.durable_end < marks.log_end {
+        if last_run.is_none() && marks.durable_end < marks.log_end {
             // Nobody else will ask for the sync that makes it count.
             inner.shared.checkpoints.request();
         }
@@ -289,6 +289,9 @@ impl Inner {
     /// A log that could not be opened, and of which the journal holds what no segment may have: the journal must not be overwritten.
     fn unopened_in_journal(&self) -> Option<Fault> {
         let last_run = self.last_run.borrow().clone()?;
+        if let Some(fault) = last_run.unreadable() {
+            return Some(fault);
+        }
         let unopened = self.unopened.borrow();
         let (id, _) = unopened.iter().find(|(id, known)| {
             last_run.replay.entries(**id).iter().any(|entry| {

@@ -24,6 +24,7 @@ pub struct LastRun {
     /// One looks at a time.
     looking: Budget,
     looked_everywhere: Cell<bool>,
+    unreadable: RefCell<Option<Fault>>,
 }
 
 impl LastRun {
@@ -41,6 +42,7 @@ impl LastRun {
             replay,
             looking: Budget::new(1),
             looked_everywhere: Cell::new(false),
+            unreadable: RefCell::default(),
         };
         last_run.report_damage(0, 0);
         Ok(last_run)
@@ -65,8 +67,16 @@ impl LastRun {
         {
             return Ok(Some(known.clone()));
         }
-        self.look_everywhere().await?;
+        if let Err(fault) = self.look_everywhere().await {
+            *self.unreadable.borrow_mut() = Some(fault.clone());
+            return Err(fault);
+        }
         Ok(self.checkpoints.borrow().log(log).cloned())
+    }
+
+    /// Why not all could be read that somebody asked for. Nothing may be overwritten then.
+    pub fn unreadable(&self) -> Option<Fault> {
+        self.unreadable.borrow().clone()
     }
 
     /// Records in this shard's own file, which its next checkpoint replaces, but for those that no log can have any more.
