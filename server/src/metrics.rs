@@ -256,6 +256,26 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
             "Damaged places found in segments",
             engine.corrupt_batches,
         ),
+        (
+            "recovered_logs",
+            "Logs that the start found on disk",
+            engine.recovered_logs,
+        ),
+        (
+            "recovery_segment_bytes",
+            "Bytes of segments and indexes that the start read",
+            engine.recovery_segment_bytes,
+        ),
+        (
+            "recovery_journal_bytes",
+            "Bytes of journals that the start read",
+            engine.recovery_journal_bytes,
+        ),
+        (
+            "recovery_checkpoint_bytes",
+            "Bytes of checkpoints that the start read",
+            engine.recovery_checkpoint_bytes,
+        ),
     ]
 }
 
@@ -290,6 +310,10 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         disk_available_bytes,
         disk_reserve_bytes,
         disk_low,
+        recovered_logs,
+        recovery_segment_bytes,
+        recovery_journal_bytes,
+        recovery_checkpoint_bytes,
     } = other;
     // All shards are on one disk; the look that found least counts, of those that looked at all.
     total.disk_available_bytes = match total.disk_available_bytes {
@@ -328,6 +352,13 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         (&mut total.logs_reopened, logs_reopened),
         (&mut total.logs_offline, logs_offline),
         (&mut total.corrupt_batches, corrupt_batches),
+        (&mut total.recovered_logs, recovered_logs),
+        (&mut total.recovery_segment_bytes, recovery_segment_bytes),
+        (&mut total.recovery_journal_bytes, recovery_journal_bytes),
+        (
+            &mut total.recovery_checkpoint_bytes,
+            recovery_checkpoint_bytes,
+        ),
     ] {
         *sum += more;
     }
