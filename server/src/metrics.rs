@@ -169,7 +169,7 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 21] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 25] {
     [
         (
             "appended_batches",

@@ -13,7 +13,7 @@ use super::Inner;
 use crate::{
     checkpoint::{self, Conclusion, Known, LogCheckpoint},
     error::Fault,
-    log::state::LogInner,
+    log::{settle::Described, state::LogInner},
 };
 
 /// Logs that are synced at the same time.
@@ -37,7 +37,13 @@ impl Inner {
         let position = journal.as_ref().map(|journal| journal.position());
         let described = self.describe_all().await;
         // A log that went offline may need its journal entries when it is opened again.
-        let all_described = self.faulted_logs() == 0;
+        let is_now = |(_, known): &(_, Described)| matches!(known, Described::Now(_));
+        let all_described = described.iter().all(is_now) && self.faulted_logs() == 0;
+        let with_record = |(log, known): (Rc<LogInner>, Described)| match known {
+            Described::Now(known) | Described::Before(Some(known)) => Some((log, known)),
+            Described::Before(None) => None,
+        };
+        let described: Vec<_> = described.into_iter().filter_map(with_record).collect();
         let needed_from = match position.filter(|_| all_described) {
             Some(position) => Some(position),
             None => self.journal_needed_from.get(),
@@ -131,9 +137,9 @@ impl Inner {
         logs.values().filter(|log| log.fault().is_some()).count()
     }
 
-    /// A durable description of every log, all of them true at the moment this returns. A log that is offline keeps its last one.
-    async fn describe_all(&self) -> Vec<(Rc<LogInner>, Rc<LogCheckpoint>)> {
-        let mut described: HashMap<u64, Option<Rc<LogCheckpoint>>> = HashMap::new();
+    /// A description of every log, durable and true at the moment this returns. A log that is offline keeps its last one.
+    async fn describe_all(&self) -> Vec<(Rc<LogInner>, Described)> {
+        let mut described: HashMap<u64, Described> = HashMap::new();
         loop {
             let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
             let is_settled = |log: &Rc<LogInner>| {
@@ -147,7 +153,7 @@ impl Inner {
                 .collect();
             if open.is_empty() {
                 let with_log = |log: Rc<LogInner>| {
-                    let known = described.get(&log.key).cloned().flatten();
+                    let known = described.get(&log.key).cloned();
                     known.map(|known| (log, known))
                 };
                 return logs.into_iter().filter_map(with_log).collect();

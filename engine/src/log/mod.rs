@@ -11,7 +11,7 @@ pub mod producers;
 mod read;
 pub mod recovery;
 mod retention;
-mod settle;
+pub(crate) mod settle;
 pub(crate) mod shared;
 pub(crate) mod space;
 pub(crate) mod state;

@@ -18,19 +18,28 @@ use crate::{
 /// Longest part of a topic's name in the name of a directory to be deleted: a file name has 255 bytes.
 const DELETED_TOPIC_BYTES_MAX: usize = 200;
 
+/// What a checkpoint says of a log.
+#[derive(Clone, Debug)]
+pub enum Described {
+    /// Everything that was in the log when the description began is durable in segments.
+    Now(Rc<LogCheckpoint>),
+    /// The log is offline or gone: what the last checkpoint said.
+    Before(Option<Rc<LogCheckpoint>>),
+}
+
 impl LogInner {
     /// Describes the log at its present end, and makes everything below that durable in segments. An offline log keeps what the last
     /// checkpoint said of it, if that still holds.
-    pub async fn describe_durably(self: &Rc<Self>) -> Option<Rc<LogCheckpoint>> {
+    pub async fn describe_durably(self: &Rc<Self>) -> Described {
         loop {
             if self.state.borrow().phase == Phase::Removed {
-                return None;
+                return Described::Before(None);
             }
             let described = self.describe();
             match self.sync_to(described.recovery_offset).await {
-                Ok(Waited::Reached) => return Some(described),
+                Ok(Waited::Reached) => return Described::Now(described),
                 Ok(Waited::Cut) => {}
-                Err(_) => return self.state.borrow().checkpoint.clone(),
+                Err(_) => return Described::Before(self.state.borrow().checkpoint.clone()),
             }
         }
     }
@@ -51,12 +60,12 @@ impl LogInner {
         }
     }
 
-    /// Whether a description has not been overtaken by a cut.
-    pub fn is_described_by(&self, known: &Option<Rc<LogCheckpoint>>) -> bool {
-        let generation = self.state.borrow().generation;
-        known
-            .as_ref()
-            .is_some_and(|known| known.log_generation == generation)
+    /// Whether a description has not been overtaken by a cut, nor the log taken online again since it could not be described.
+    pub fn is_described_by(&self, described: &Described) -> bool {
+        match described {
+            Described::Now(known) => known.log_generation == self.state.borrow().generation,
+            Described::Before(_) => false,
+        }
     }
 
     /// Writes the side file of the active segment, if that is more than `lag_bytes` ahead of it. It covers no more than the last
