@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use clap::{Args, ValueEnum};
 use forebay_engine::{
     Durability, Engine, EngineConfig, EngineStats, LeaderEpoch, Log, LogConfig, LogId, LogName,
-    PartitionIndex, ShardId, SpaceConfig, SpaceUse, Timestamp, TimestampType, TopicId,
+    PartitionIndex, ShardId, Timestamp, TimestampType, TopicId,
     batch::{BatchBuilder, BatchRules, Codec, validate},
     rt::{Class, Rt, local::Notify, uring},
 };
@@ -42,6 +42,15 @@ pub struct Plan {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Seconds before each measurement of the engine, in which its memory is touched for the first time
+    #[arg(long, default_value_t = 2)]
+    warm_up_seconds: u64,
+    /// The engine's memory for what waits for the disk and for tail readers
+    #[arg(long, default_value_t = 134_217_728)]
+    tail_bytes: usize,
+    /// Appends waiting in one partition beyond this go straight to its segment
+    #[arg(long, default_value_t = 262_144)]
+    bypass_bytes: usize,
     /// Rounds; engine and device take turns within each
     #[arg(long, default_value_t = 5)]
     rounds: u32,
@@ -135,7 +144,7 @@ impl Drop for Folder {
 pub fn run(plan: &Plan) -> Result<(), String> {
     let mut plan = plan.clone();
     if plan.quick {
-        (plan.rounds, plan.seconds) = (3, 2);
+        (plan.rounds, plan.seconds, plan.warm_up_seconds) = (3, 2, 1);
     }
     if plan.partitions == 0 || plan.depth == 0 || plan.rounds == 0 || plan.seconds == 0 {
         return Err("partitions, depth, rounds and seconds must be at least 1".to_string());
@@ -150,10 +159,8 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         let dir = folder.0.join(format!("round-{round}"));
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let (plan_of_round, dir_of_engine) = (plan.clone(), dir.clone());
-        let cpu_before = cpu_seconds();
-        let (result, stats) =
+        let (result, stats, cpu) =
             on_one_shard(move |rt| append(rt, plan_of_round, dir_of_engine, duration))?;
-        let cpu = cpu_seconds() - cpu_before;
         engine.push(result);
         engine_cost.push(cost(&stats, cpu));
         let (size, depth) = (plan.size_bytes, (plan.partitions * plan.depth) as usize);
@@ -215,8 +222,8 @@ async fn append(
     plan: Plan,
     dir: PathBuf,
     duration: Duration,
-) -> Result<(Round, EngineStats), String> {
-    let engine = Engine::open(rt.clone(), engine_config(dir))
+) -> Result<(Round, EngineStats, f64), String> {
+    let engine = Engine::open(rt.clone(), engine_config(dir, &plan))
         .await
         .map_err(|e| e.to_string())?;
     let mut logs = Vec::new();
@@ -240,8 +247,8 @@ async fn append(
         wake_writers(engine.clone(), moved.clone()),
     );
     let template = batch_of(plan.size_bytes, rt.wall_clock());
-    let before = engine.stats();
-    let started = rt.now();
+    let warm_up = Duration::from_secs(plan.warm_up_seconds);
+    let started = rt.now().plus(warm_up);
     let ends = started.plus(duration);
     let mut writers = Vec::new();
     for log in &logs {
@@ -254,25 +261,31 @@ async fn append(
                 while rt_of_task.now() < ends {
                     let began = rt_of_task.now();
                     append_one(&rt_of_task, &log, &notify, &template).await?;
-                    latency
-                        .record(micros(rt_of_task.now().since(began)))
-                        .expect("a resizing histogram takes any value");
+                    if began >= started {
+                        latency
+                            .record(micros(rt_of_task.now().since(began)))
+                            .expect("a resizing histogram takes any value");
+                    }
                 }
                 Ok::<_, String>(latency)
             }));
         }
     }
+    rt.sleep(warm_up).await;
+    let (before, cpu_before) = (engine.stats(), cpu_seconds());
     let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
     for writer in writers {
         latency += writer.await?;
     }
     let elapsed = rt.now().since(started);
     let stats = difference(engine.stats(), before);
+    let cpu = cpu_seconds() - cpu_before;
     waker.cancel().await;
     engine.close().await.map_err(|fault| fault.to_string())?;
     Ok((
         Round::new(latency.len() * template.len() as u64, elapsed, &latency),
         stats,
+        cpu,
     ))
 }
 
@@ -309,20 +322,19 @@ async fn wake_writers(engine: Engine, moved: Rc<RefCell<HashMap<LogId, Notify>>>
     }
 }
 
-fn engine_config(dir: PathBuf) -> EngineConfig {
+fn engine_config(dir: PathBuf, plan: &Plan) -> EngineConfig {
     EngineConfig {
         data_dir: dir,
         shard: ShardId(0),
         journal_file_bytes: 64 << 20,
         journal_files: 4,
-        bypass_bytes: 256 << 10,
+        bypass_bytes: plan.bypass_bytes,
         write_chunk_bytes_max: 4 << 20,
-        tail_bytes_max: 512 << 20,
+        tail_bytes_max: plan.tail_bytes,
         readahead_bytes_max: 64 << 20,
         checkpoint_interval_ms: 60_000,
         retention_check_interval_ms: 300_000,
         producer_id_expiration_ms: 86_400_000,
-        space: SpaceConfig::default(),
     }
 }
 
@@ -348,7 +360,6 @@ async fn open_log(engine: &Engine, plan: &Plan, partition: u32) -> Result<Log, S
         retention_ms: None,
         file_delete_delay_ms: 60_000,
         delete: true,
-        space: SpaceUse::Data,
         rules: rules(),
     };
     engine
