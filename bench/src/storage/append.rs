@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use clap::{Args, ValueEnum};
 use forebay_engine::{
     Durability, Engine, EngineConfig, EngineStats, LeaderEpoch, Log, LogConfig, LogId, LogName,
-    PartitionIndex, ShardId, Timestamp, TimestampType, TopicId,
+    PartitionIndex, ShardId, SpaceConfig, SpaceUse, Timestamp, TimestampType, TopicId,
     batch::{BatchBuilder, BatchRules, Codec, validate},
     rt::{Class, Rt, local::Notify, uring},
 };
@@ -335,6 +335,7 @@ fn engine_config(dir: PathBuf, plan: &Plan) -> EngineConfig {
         checkpoint_interval_ms: 60_000,
         retention_check_interval_ms: 300_000,
         producer_id_expiration_ms: 86_400_000,
+        space: SpaceConfig::default(),
     }
 }
 
@@ -360,6 +361,7 @@ async fn open_log(engine: &Engine, plan: &Plan, partition: u32) -> Result<Log, S
         retention_ms: None,
         file_delete_delay_ms: 60_000,
         delete: true,
+        space: SpaceUse::Data,
         rules: rules(),
     };
     engine
