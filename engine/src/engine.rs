@@ -4,6 +4,7 @@ mod background;
 mod checkpointer;
 mod last_run;
 mod reopen;
+mod scrub;
 mod space_watch;
 
 use std::{

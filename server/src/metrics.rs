@@ -169,7 +169,7 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 25] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 28] {
     [
         (
             "appended_batches",
@@ -252,6 +252,21 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
             engine.logs_reopened,
         ),
         (
+            "scrubbed_bytes",
+            "Bytes of sealed segments read by the background scrub",
+            engine.scrubbed_bytes,
+        ),
+        (
+            "scrub_rounds",
+            "Rounds of the background scrub, counted by each shard",
+            engine.scrub_rounds,
+        ),
+        (
+            "scrub_errors",
+            "Wrong indexes and unreadable segments found by the scrub",
+            engine.scrub_errors,
+        ),
+        (
             "corrupt_batches",
             "Damaged places found in segments",
             engine.corrupt_batches,
@@ -305,6 +320,9 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         truncations,
         faults,
         logs_reopened,
+        scrubbed_bytes,
+        scrub_rounds,
+        scrub_errors,
         logs_offline,
         corrupt_batches,
         disk_available_bytes,
@@ -350,6 +368,9 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         (&mut total.truncations, truncations),
         (&mut total.faults, faults),
         (&mut total.logs_reopened, logs_reopened),
+        (&mut total.scrubbed_bytes, scrubbed_bytes),
+        (&mut total.scrub_rounds, scrub_rounds),
+        (&mut total.scrub_errors, scrub_errors),
         (&mut total.logs_offline, logs_offline),
         (&mut total.corrupt_batches, corrupt_batches),
         (&mut total.recovered_logs, recovered_logs),

@@ -11,6 +11,7 @@ pub mod producers;
 mod read;
 pub mod recovery;
 mod retention;
+pub(crate) mod scrub;
 pub(crate) mod settle;
 pub(crate) mod shared;
 pub(crate) mod space;

@@ -111,18 +111,18 @@ impl Fetched {
 
 /// Whether the segments still are what the reader thought they were.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Version {
+pub(super) struct Version {
     generation: u64,
     first_base: Offset,
 }
 
 /// A place in a segment where no whole batch is.
-struct Broken {
-    segment_base: Offset,
-    position: u64,
+pub(super) struct Broken {
+    pub segment_base: Offset,
+    pub position: u64,
     /// Of the batch that should be there: the end of the last one that was read before it.
-    offset: Offset,
-    why: String,
+    pub offset: Offset,
+    pub why: String,
 }
 
 enum Cold {
@@ -190,7 +190,7 @@ impl LogInner {
         }
     }
 
-    fn version(&self) -> Version {
+    pub(super) fn version(&self) -> Version {
         let state = self.state.borrow();
         Version {
             generation: state.generation,
@@ -249,8 +249,10 @@ impl LogInner {
                         why,
                     };
                     let fault = self.report_damage(version, &broken);
-                    if !self.pass_over(&mut cursor.reader, &broken, from).await? {
-                        return Err(fault);
+                    match self.pass_over(&mut cursor.reader, &broken).await? {
+                        Some(behind) if behind <= from => {}
+                        // What is asked for is in there.
+                        _ => return Err(fault),
                     }
                     continue;
                 }
@@ -273,30 +275,27 @@ impl LogInner {
         Ok((fetched, Some(cursor)))
     }
 
-    /// Goes on behind a broken batch that lies wholly below `from`; `false` if it holds `from`, or may.
-    async fn pass_over(
+    /// Goes on behind a broken batch, if it is known where the next one begins, and says which offset that may have.
+    pub(super) async fn pass_over(
         &self,
         reader: &mut SegmentReader,
         broken: &Broken,
-        from: Offset,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Option<Offset>, Fault> {
         let base = broken.segment_base;
         let skipped = reader.skip_broken().await;
         if let Some(header) = skipped.map_err(|error| self.io_fault("read", base, error))? {
-            return Ok(header.next_offset() <= from);
+            return Ok(Some(header.next_offset()));
         }
         let place = self.ask_index(base, |index| index.place_behind(broken.position));
-        match place.await? {
-            Some(place) if place.offset <= from => {
-                reader.go_to(place.position);
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        let Some(place) = place.await? else {
+            return Ok(None);
+        };
+        reader.go_to(place.position);
+        Ok(Some(place.offset))
     }
 
     /// Tells the operator, once for each place.
-    fn report_damage(&self, version: Version, broken: &Broken) -> Fault {
+    pub(super) fn report_damage(&self, version: Version, broken: &Broken) -> Fault {
         let base = broken.segment_base;
         let path = segment_path(&self.dir, base);
         let (position, offset) = (broken.position, broken.offset);

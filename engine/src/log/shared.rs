@@ -51,6 +51,10 @@ pub struct EngineStats {
     pub truncations: u64,
     pub faults: u64,
     pub logs_reopened: u64,
+    pub scrubbed_bytes: u64,
+    pub scrub_rounds: u64,
+    /// Wrong indexes, and segments that could not be read.
+    pub scrub_errors: u64,
     pub logs_offline: u64,
     /// Damaged places found in segments.
     pub corrupt_batches: u64,

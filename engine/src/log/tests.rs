@@ -4,6 +4,7 @@ mod changes;
 mod crash;
 mod faults;
 mod recovery;
+mod scrub;
 mod space;
 
 use std::{future::Future, path::PathBuf};

@@ -398,6 +398,61 @@ fn is_sound(base: Offset, next_offset: Offset, len: u64, entries: &[Entry]) -> b
         && inside
 }
 
+/// Compares an index with the batches it is of, one after the other.
+pub struct IndexCheck<'a> {
+    index: &'a Index,
+    /// Entries that were met.
+    met: usize,
+    agrees: bool,
+    end: Place,
+    max_timestamp: Timestamp,
+}
+
+impl<'a> IndexCheck<'a> {
+    pub fn new(index: &'a Index) -> IndexCheck<'a> {
+        IndexCheck {
+            index,
+            met: 0,
+            agrees: true,
+            end: index.place_before(0),
+            max_timestamp: NO_TIMESTAMP,
+        }
+    }
+
+    /// The next batch of the segment.
+    pub fn batch(&mut self, header: &BatchHeader, position: u64) {
+        if let Some(entry) = self.index.entries.get(self.met)
+            && u64::from(entry.position) <= position
+        {
+            let place = Place {
+                offset: header.base_offset,
+                position,
+            };
+            self.agrees &= self.index.place(entry) == place
+                && entry.max_timestamp_before == self.max_timestamp.0;
+            self.met += 1;
+        }
+        self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
+        self.end = Place {
+            offset: header.next_offset(),
+            position: position + header.total_len as u64,
+        };
+    }
+
+    /// After the last batch.
+    pub fn agrees(&self) -> bool {
+        let index = self.index;
+        let end = Place {
+            offset: index.next_offset,
+            position: index.len,
+        };
+        self.agrees
+            && self.met == index.entries.len()
+            && self.end == end
+            && self.max_timestamp == index.max_timestamp
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -477,6 +532,35 @@ mod tests {
                 assert!(place.offset.get() <= 100 + 10 * n, "timestamp {wanted}");
             }
             assert!(index.max_timestamp_before(place) < Timestamp(wanted.max(0)));
+        }
+    }
+
+    #[test]
+    fn a_check_finds_an_index_that_is_off_by_one_batch() {
+        let right = filled(20);
+        let check = |index: &Index, batches: i64| {
+            let mut check = IndexCheck::new(index);
+            for n in 0..batches {
+                check.batch(
+                    &header(100 + 10 * n, 40 * 1024, stamp(n)),
+                    n as u64 * 40 * 1024,
+                );
+            }
+            check.agrees()
+        };
+        assert!(check(&right, 20));
+        assert!(!check(&right, 19));
+        assert!(!check(&filled(19), 20));
+        for at in 0..right.entries.len() {
+            let mut wrong = right.clone();
+            wrong.entries[at].offset_delta += 10;
+            assert!(!check(&wrong, 20));
+            let mut wrong = right.clone();
+            wrong.entries[at].position += 40 * 1024;
+            assert!(!check(&wrong, 20));
+            let mut wrong = right.clone();
+            wrong.entries[at].max_timestamp_before -= 1;
+            assert!(!check(&wrong, 20));
         }
     }
 

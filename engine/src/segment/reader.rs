@@ -33,6 +33,7 @@ pub struct SegmentReader {
     /// Size of the next read: doubles with each read of a walk that goes on.
     window_bytes: usize,
     read_bytes: u64,
+    window_bytes_max: usize,
 }
 
 impl SegmentReader {
@@ -45,12 +46,23 @@ impl SegmentReader {
             buffer: Bytes::new(),
             window_bytes: WINDOW_BYTES_MIN,
             read_bytes: 0,
+            window_bytes_max: WINDOW_BYTES_MAX,
         }
     }
 
     /// Bytes read from the file so far.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes
+    }
+
+    /// Reads no more than `bytes` at a time, but for a batch that is larger.
+    pub fn with_window_max(mut self, bytes: usize) -> SegmentReader {
+        assert!(
+            bytes >= WINDOW_BYTES_MIN,
+            "smaller reads would only be more"
+        );
+        self.window_bytes_max = bytes;
+        self
     }
 
     pub fn position(&self) -> u64 {
@@ -123,7 +135,8 @@ impl SegmentReader {
         if behind > self.end {
             return Ok(None);
         }
-        let mut ahead = SegmentReader::new(Rc::clone(&self.file), behind, self.end);
+        let mut ahead = SegmentReader::new(Rc::clone(&self.file), behind, self.end)
+            .with_window_max(self.window_bytes_max);
         let goes_on = match ahead.peek().await? {
             Next::Batch(next, _) => next.base_offset == header.next_offset(),
             Next::End => true,
@@ -149,7 +162,7 @@ impl SegmentReader {
         let wanted = usize::try_from(available).map_or(wanted, |available| wanted.min(available));
         self.buffer = self.file.read_at(self.position, wanted).await?;
         self.read_bytes += self.buffer.len() as u64;
-        self.window_bytes = (self.window_bytes * 2).min(WINDOW_BYTES_MAX);
+        self.window_bytes = (self.window_bytes * 2).min(self.window_bytes_max);
         Ok(self.buffer.len() >= len)
     }
 }

@@ -79,6 +79,8 @@ pub struct Storage {
     pub producer_id_expiration_ms: u64,
     /// `None`: what fits the disk.
     pub disk_reserve_bytes: Option<u64>,
+    /// Of all shards together; 0: no scrub.
+    pub scrub_bytes_per_sec: u64,
     /// Of this process: a copy of the configuration shares it.
     pub space_alarm: SpaceAlarm,
 }
@@ -391,6 +393,7 @@ impl Values<'_> {
             disk_reserve_bytes: self
                 .optional("forebay.disk.reserve.bytes")
                 .map(|text| text.parse().expect("checked range")),
+            scrub_bytes_per_sec: self.number("forebay.scrub.bytes.per.sec"),
             space_alarm: SpaceAlarm::default(),
         }
     }

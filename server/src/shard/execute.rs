@@ -73,6 +73,9 @@ impl Shard {
             Step::StartJournal => {
                 self.engine.start_journal().await.map_err(fault)?;
                 Coordinators::start(self);
+                let scrub_bytes_per_sec = self.config.storage.scrub_bytes_per_sec;
+                self.engine
+                    .start_scrub(scrub_bytes_per_sec / u64::from(self.shard_count()));
                 let open_offline = self.clone().open_offline();
                 self.rt.spawn(Class::Housekeeping, open_offline).detach();
                 Ok(())
