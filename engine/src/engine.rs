@@ -9,7 +9,7 @@ mod space_watch;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::BTreeMap,
     path::PathBuf,
     rc::Rc,
 };
@@ -79,12 +79,13 @@ pub struct Engine(pub(crate) Rc<Inner>);
 pub(crate) struct Inner {
     shared: Rc<Shared>,
     config: EngineConfig,
-    logs: RefCell<HashMap<LogId, Rc<LogInner>>>,
+    /// Ordered, so that a seed of the simulator is one order of events.
+    logs: RefCell<BTreeMap<LogId, Rc<LogInner>>>,
     /// What the last run left; nothing of it counts once the journal of this run has started.
     last_run: RefCell<Option<Rc<LastRun>>>,
     /// Logs that could not be opened at the start, and what the last run's checkpoint says of them, which the checkpoints of this run
     /// repeat until they are open or deleted.
-    unopened: RefCell<HashMap<LogId, Option<Known>>>,
+    unopened: RefCell<BTreeMap<LogId, Option<Known>>>,
     /// Away while a checkpoint is being written.
     checkpoint_writer: RefCell<Option<checkpoint::Writer>>,
     /// What this shard's ring holds before this is covered by a durable checkpoint.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{OffsetAndTime, ReadLimit, state::LogInner};
 use crate::{
-    batch::{BatchHeader, Records},
+    batch::{BatchHeader, Record, Records},
     error::{Fault, ReadError},
     segment::{SegmentIndex, index::NO_TIMESTAMP},
     types::{Offset, Timestamp},
@@ -58,17 +58,27 @@ impl LogInner {
         below: Offset,
     ) -> Result<Option<OffsetAndTime>, ReadError> {
         let bases = self.segment_bases(below);
+        let log_start = self.state.borrow().marks.log_start;
         let mut max_timestamp = NO_TIMESTAMP;
-        for (at, &base) in bases.iter().enumerate() {
-            let ends_below = bases.get(at + 1).is_some();
-            let in_segment = if ends_below {
-                match self.known_max_timestamp(base) {
+        // Newest first, so that the oldest is seldom walked.
+        for (at, &base) in bases.iter().enumerate().rev() {
+            let next_base = bases.get(at + 1).copied();
+            let mut in_segment = match next_base {
+                Some(_) => match self.known_max_timestamp(base) {
                     Some(max_timestamp) => max_timestamp,
-                    None => self.ask_index(base, |index| index.max_timestamp()).await?,
-                }
-            } else {
-                self.max_timestamp_in_last(base, below).await?
+                    None => match self.ask_index(base, |index| index.max_timestamp()).await {
+                        Ok(max_timestamp) => max_timestamp,
+                        Err(_) if self.is_deleted(base) => continue,
+                        Err(fault) => return Err(fault.into()),
+                    },
+                },
+                None => self.max_timestamp_in_last(base, below).await?,
             };
+            if base < log_start && in_segment > max_timestamp {
+                // The index still counts what lies below the log start.
+                let end = next_base.map_or(below, |next| next.min(below));
+                in_segment = self.max_timestamp_between(log_start, end).await?;
+            }
             max_timestamp = max_timestamp.max(in_segment);
         }
         if max_timestamp == NO_TIMESTAMP {
@@ -105,6 +115,27 @@ impl LogInner {
         }
     }
 
+    async fn max_timestamp_between(
+        self: &Rc<Self>,
+        from: Offset,
+        end: Offset,
+    ) -> Result<Timestamp, ReadError> {
+        let mut max_timestamp = NO_TIMESTAMP;
+        let mut walk = Walk::new(self, from, end);
+        while let Some((header, batch)) = walk.next().await? {
+            if header.base_offset >= from {
+                max_timestamp = max_timestamp.max(header.max_timestamp);
+                continue;
+            }
+            for record in self.records(&header, &batch)? {
+                if record.offset >= from {
+                    max_timestamp = max_timestamp.max(record.timestamp);
+                }
+            }
+        }
+        Ok(max_timestamp)
+    }
+
     /// Segments that hold offsets from the log start up to `below`.
     fn segment_bases(&self, below: Offset) -> Vec<Offset> {
         let state = self.state.borrow();
@@ -123,21 +154,24 @@ impl LogInner {
         timestamp: Timestamp,
     ) -> Result<Option<OffsetAndTime>, ReadError> {
         let log_start = self.state.borrow().marks.log_start;
+        let found = self
+            .records(header, batch)?
+            .into_iter()
+            .find(|record| record.timestamp >= timestamp && record.offset >= log_start);
+        Ok(found.map(|record| OffsetAndTime {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            leader_epoch: header.leader_epoch,
+        }))
+    }
+
+    fn records(&self, header: &BatchHeader, batch: &Bytes) -> Result<Vec<Record>, ReadError> {
         let corrupt = |error: crate::batch::BatchError| {
             let what = format!("records of the batch at {}: {error}", header.base_offset);
             ReadError::Corrupt(Fault::corrupt(what, &self.dir))
         };
-        for record in Records::new(batch, DECOMPRESSED_BYTES_MAX).map_err(corrupt)? {
-            let record = record.map_err(corrupt)?;
-            if record.timestamp >= timestamp && record.offset >= log_start {
-                return Ok(Some(OffsetAndTime {
-                    offset: record.offset,
-                    timestamp: record.timestamp,
-                    leader_epoch: header.leader_epoch,
-                }));
-            }
-        }
-        Ok(None)
+        let records = Records::new(batch, DECOMPRESSED_BYTES_MAX).map_err(corrupt)?;
+        records.map(|record| record.map_err(corrupt)).collect()
     }
 }
 

@@ -3,26 +3,39 @@
 //! The assumptions, on the pessimistic side of what POSIX promises:
 //! - A completed write is seen by reads at once. Until the file is synced a crash keeps any subset of its sectors; what is
 //!   kept of a write past the end makes the file that long, with zeros in the gaps.
-//! - A write that is still in flight when power fails is no different. Sectors are never torn.
+//! - A write that is still in flight when power fails is no different. Sectors are never torn, so a write is torn between them.
 //! - A change of length is kept or lost as a whole until synced.
 //! - Names are durable only after their directory was synced. A crash keeps a prefix of a directory's unsynced changes,
 //!   as file systems with a metadata journal do. A rename within one directory is atomic; one between directories is not.
 //! - Syncing a file does not make its name durable.
+//! - What grows past the capacity of the disk fails with ENOSPC.
+//!
+//! Beyond what may be assumed of a disk, on demand ([`super::Faults`], [`Disk::rot`]): bits that change, and writes that are
+//! acknowledged but lost or put elsewhere. No log survives these; the tests ask that they are noticed. Each leaves a [`Damage`].
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     io,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
     rc::Rc,
 };
 
 use bytes::Bytes;
 
-use crate::rt::{DirEntry, DiskSpace, random::Random};
+use crate::rt::{DirEntry, DiskSpace, buf::ALIGNMENT, random::Random};
 
 /// The unit that a device writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
+
+/// Bytes that are not what the program that wrote them believes, though the disk reported no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file's path when it happened.
+    pub path: PathBuf,
+    pub position: u64,
+    pub len: u64,
+}
 
 /// A disk image. Carry it from one run into the next to restart a program on what an earlier one left.
 pub struct Disk {
@@ -58,6 +71,67 @@ impl Disk {
         self.crash_with(&Random::new(seed))
     }
 
+    /// The same disk with another capacity: what an operator does about a full one.
+    pub fn with_capacity(self, total_bytes: u64) -> Disk {
+        Disk {
+            total_bytes,
+            ..self
+        }
+    }
+
+    /// Flips one bit of one file whose path contains `within`, for good. `None` if no such file has content.
+    pub fn rot(&self, within: &str, seed: u64) -> Option<Damage> {
+        let random = Random::new(seed);
+        let files = self.files();
+        let with_content: Vec<_> = files
+            .into_iter()
+            .filter(|(path, file)| {
+                path.to_string_lossy().contains(within) && file.borrow().len() > 0
+            })
+            .collect();
+        if with_content.is_empty() {
+            return None;
+        }
+        let (path, file) = &with_content[random.below(with_content.len() as u64) as usize];
+        let position = random.below(file.borrow().len());
+        file.borrow_mut().flip(position, 1 << random.below(8));
+        Some(Damage {
+            path: path.clone(),
+            position,
+            len: 1,
+        })
+    }
+
+    /// All files with their paths, in the order of names.
+    pub(super) fn files(&self) -> Vec<(PathBuf, FileRef)> {
+        let mut files = Vec::new();
+        collect_files(&self.root, Path::new("/"), &mut files);
+        files
+    }
+
+    /// Where a misdirected write of `len` bytes may end up: within a file that is there, at a block.
+    pub(super) fn stray_place(&self, len: u64, random: &Random) -> Option<(PathBuf, FileRef, u64)> {
+        let mut files = self.files();
+        files.retain(|(_, file)| file.borrow().len() >= len);
+        if files.is_empty() {
+            return None;
+        }
+        let (path, file) = files.swap_remove(random.below(files.len() as u64) as usize);
+        let blocks = (file.borrow().len() - len) / ALIGNMENT as u64 + 1;
+        let position = random.below(blocks) * ALIGNMENT as u64;
+        Some((path, file, position))
+    }
+
+    /// Whether so many bytes more still fit.
+    pub(super) fn make_room(&self, bytes: u64) -> io::Result<()> {
+        // Walking the tree is only worth it on a disk that can become full in a test.
+        const LARGE_BYTES: u64 = 1 << 32;
+        if bytes > 0 && self.total_bytes < LARGE_BYTES && bytes > self.space().available_bytes {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(())
+    }
+
     pub(super) fn crash_with(&self, random: &Random) -> Disk {
         Disk {
             root: crash_dir(&self.root, random),
@@ -69,10 +143,15 @@ impl Disk {
         self.total_bytes = total_bytes;
     }
 
+    /// Length of all files together.
+    pub fn used_bytes(&self) -> u64 {
+        used_bytes(&self.root)
+    }
+
     pub(super) fn space(&self) -> DiskSpace {
         DiskSpace {
             total_bytes: self.total_bytes,
-            available_bytes: self.total_bytes.saturating_sub(used_bytes(&self.root)),
+            available_bytes: self.total_bytes.saturating_sub(self.used_bytes()),
         }
     }
 
@@ -229,6 +308,15 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+fn collect_files(dir: &DirRef, path: &Path, files: &mut Vec<(PathBuf, FileRef)>) {
+    for (name, node) in &dir.borrow().view {
+        match node {
+            Node::File(file) => files.push((path.join(name), file.clone())),
+            Node::Dir(dir) => collect_files(dir, &path.join(name), files),
+        }
+    }
 }
 
 fn used_bytes(dir: &DirRef) -> u64 {
@@ -397,6 +485,40 @@ impl FileNode {
     pub(super) fn finish_write(&mut self, write: u64, survives: Survives) {
         let (position, bytes) = self.take_in_flight(write);
         self.edit(Edit::Write(position, bytes, survives));
+    }
+
+    /// The write was acknowledged, but its bytes are not here: the file is as long as if they were.
+    pub(super) fn lose_write(&mut self, write: u64) -> (u64, Bytes) {
+        let (position, bytes) = self.take_in_flight(write);
+        let end = position + bytes.len() as u64;
+        if end > self.len() {
+            self.edit(Edit::SetLen(end));
+        }
+        (position, bytes)
+    }
+
+    /// Bytes that were meant for another place.
+    pub(super) fn stray_write(&mut self, position: u64, bytes: Bytes, survives: Survives) {
+        self.edit(Edit::Write(position, bytes, survives));
+    }
+
+    /// Changes a byte in every version of the file that a program or a crash could still find.
+    pub(super) fn flip(&mut self, position: u64, mask: u8) {
+        let at = position as usize;
+        for content in [&mut self.view, &mut self.durable] {
+            if let Some(byte) = content.get_mut(at) {
+                *byte ^= mask;
+            }
+        }
+        for edit in &mut self.unsynced {
+            if let Edit::Write(start, bytes, _) = edit
+                && (*start..*start + bytes.len() as u64).contains(&position)
+            {
+                let mut changed = bytes.to_vec();
+                changed[(position - *start) as usize] ^= mask;
+                *bytes = changed.into();
+            }
+        }
     }
 
     /// The write failed, or nobody waits for it any more.

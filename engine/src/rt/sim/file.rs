@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{
     Sim,
     disk::{FileRef, Survives},
+    faults::Fate,
 };
 use crate::rt::{
     DirEntry, DiskSpace, OpenMode,
@@ -24,11 +25,16 @@ const LATENCY_SPREAD_NANOS: u64 = 500_000;
 impl Sim {
     pub(in crate::rt) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
         self.disk_latency("open", 0).await;
+        self.fail_open()?;
+        if mode == OpenMode::Create {
+            self.fail_space(0)?;
+        }
         let disk = self.0.disk.borrow();
         let node = match mode {
             OpenMode::Create => disk.create_file(path)?,
             OpenMode::Read | OpenMode::ReadWrite | OpenMode::ReadWriteDurable => disk.file(path)?,
         };
+        self.0.files_open.set(self.0.files_open.get() + 1);
         Ok(File {
             sim: self.clone(),
             node,
@@ -39,33 +45,38 @@ impl Sim {
 
     pub(in crate::rt) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk_latency("create_dir", 0).await;
+        self.fail_name()?;
         self.0.disk.borrow().create_dir_all(path)
     }
 
     pub(in crate::rt) async fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         self.disk_latency("list", 0).await;
+        self.fail_name()?;
         self.0.disk.borrow().list(path)
     }
 
     pub(in crate::rt) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk_latency("rename", 0).await;
+        self.fail_name()?;
         self.0.disk.borrow().rename(from, to)
     }
 
     pub(in crate::rt) async fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.disk_latency("remove", 0).await;
+        self.fail_name()?;
         self.0.disk.borrow().remove_file(path)
     }
 
     pub(in crate::rt) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk_latency("remove_dir", 0).await;
+        self.fail_name()?;
         self.0.disk.borrow().remove_dir_all(path)
     }
 
     pub(in crate::rt) async fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let sync = self.0.disk.borrow().start_sync_dir(path)?;
         self.disk_latency("sync_dir", 0).await;
-        self.fail_at_random(self.0.faults.get().sync_error)?;
+        self.fail_sync()?;
         sync.finish();
         Ok(())
     }
@@ -81,13 +92,13 @@ impl Sim {
         bytes_max: usize,
     ) -> io::Result<Vec<u8>> {
         self.disk_latency("read_small", 0).await;
-        self.fail_at_random(self.0.faults.get().read_error)?;
+        self.fail_read()?;
         let file = self.0.disk.borrow().file(path)?;
         let content = file.borrow().read(0, bytes_max.saturating_add(1));
         if content.len() > bytes_max {
             return Err(too_large(path, bytes_max));
         }
-        Ok(content.into())
+        Ok(self.falsify_read(&file, path, 0, content).into())
     }
 
     pub(in crate::rt) async fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {
@@ -102,16 +113,8 @@ impl Sim {
     /// Independent for each operation, so that two at a time may end in either order.
     async fn disk_latency(&self, what: &'static str, position: u64) {
         let spread = Duration::from_nanos(self.0.random.below(LATENCY_SPREAD_NANOS));
-        self.sleep(LATENCY_MIN + spread).await;
+        self.sleep(LATENCY_MIN + spread + self.dawdle()).await;
         self.record(what, position);
-    }
-
-    fn fail_at_random(&self, probability: f64) -> io::Result<()> {
-        // Draws nothing without faults, so that switching them off leaves the rest of a run's choices alone.
-        if probability > 0.0 && self.0.random.chance(probability) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        Ok(())
     }
 }
 
@@ -131,24 +134,27 @@ impl File {
         let mut write = InFlight::start(self, position, bytes.into());
         self.sim.disk_latency("write", position).await;
         // Dropping the write in flight tears it.
-        self.must_fit(position + write.len)?;
-        self.sim
-            .fail_at_random(self.sim.0.faults.get().write_error)?;
-        write.finish(survives);
+        self.sim.fail_write(write.growth())?;
+        match self.sim.fate_of_write() {
+            Fate::Done => write.finish(survives),
+            fate => self.sim.falsify(fate, &self.path, write.lose(), survives),
+        }
         Ok(())
     }
 
     pub(in crate::rt) async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
         self.sim.disk_latency("read", position).await;
-        self.sim
-            .fail_at_random(self.sim.0.faults.get().read_error)?;
-        Ok(self.node.borrow().read(position, len))
+        self.sim.fail_read()?;
+        let bytes = self.node.borrow().read(position, len);
+        Ok(self
+            .sim
+            .falsify_read(&self.node, &self.path, position, bytes))
     }
 
     pub(in crate::rt) async fn sync(&self) -> io::Result<()> {
         let upto = self.node.borrow().start_sync();
         self.sim.disk_latency("sync", upto).await;
-        let outcome = self.sim.fail_at_random(self.sim.0.faults.get().sync_error);
+        let outcome = self.sim.fail_sync();
         let mut node = self.node.borrow_mut();
         match outcome {
             Ok(()) => node.finish_sync(upto),
@@ -160,9 +166,8 @@ impl File {
     pub(in crate::rt) async fn truncate(&self, len: u64) -> io::Result<()> {
         self.writable()?;
         self.sim.disk_latency("truncate", len).await;
-        self.sim
-            .fail_at_random(self.sim.0.faults.get().write_error)?;
-        self.must_fit(len)?;
+        let growth = len.saturating_sub(self.node.borrow().len());
+        self.sim.fail_write(growth)?;
         self.node.borrow_mut().set_len(len);
         Ok(())
     }
@@ -170,8 +175,9 @@ impl File {
     pub(in crate::rt) async fn allocate(&self, len: u64) -> io::Result<()> {
         self.writable()?;
         self.sim.disk_latency("allocate", len).await;
-        self.must_fit(len)?;
-        self.sim.fail_at_random(self.sim.0.faults.get().write_error)
+        // Only looked for: what is reserved here is not counted until it is written.
+        let growth = len.saturating_sub(self.node.borrow().len());
+        self.sim.fail_write(growth)
     }
 
     pub(in crate::rt) async fn len(&self) -> io::Result<u64> {
@@ -188,15 +194,6 @@ impl File {
         &self.path
     }
 
-    /// `ENOSPC` unless the disk has room for a file that grows to `len`.
-    fn must_fit(&self, len: u64) -> io::Result<()> {
-        let more = len.saturating_sub(self.node.borrow().len());
-        if more > 0 && more > self.sim.0.disk.borrow().space().available_bytes {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
-        Ok(())
-    }
-
     fn writable(&self) -> io::Result<Survives> {
         match self.mode {
             OpenMode::Read => Err(io::Error::from_raw_os_error(libc::EBADF)),
@@ -206,11 +203,19 @@ impl File {
     }
 }
 
+impl Drop for File {
+    fn drop(&mut self) {
+        let open = &self.sim.0.files_open;
+        open.set(open.get() - 1);
+    }
+}
+
 /// A write between its start and its end; torn if it is dropped unfinished.
 struct InFlight<'a> {
     file: &'a File,
     write: u64,
-    len: u64,
+    /// First position after it.
+    end: u64,
     finished: bool,
 }
 
@@ -218,10 +223,19 @@ impl<'a> InFlight<'a> {
     fn start(file: &'a File, position: u64, bytes: Bytes) -> InFlight<'a> {
         InFlight {
             file,
-            len: bytes.len() as u64,
+            end: position + bytes.len() as u64,
             write: file.node.borrow_mut().start_write(position, bytes),
             finished: false,
         }
+    }
+
+    fn growth(&self) -> u64 {
+        self.end.saturating_sub(self.file.node.borrow().len())
+    }
+
+    fn lose(&mut self) -> (u64, Bytes) {
+        self.finished = true;
+        self.file.node.borrow_mut().lose_write(self.write)
     }
 
     fn finish(&mut self, survives: Survives) {

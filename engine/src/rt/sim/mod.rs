@@ -9,6 +9,7 @@
 
 pub(super) mod channel;
 mod disk;
+mod faults;
 mod file;
 pub(super) mod net;
 mod trace;
@@ -30,7 +31,8 @@ use std::{
 use super::{Instant, Rt, local, random::Random};
 use crate::types::Timestamp;
 
-pub use disk::Disk;
+pub use disk::{Damage, Disk};
+pub use faults::Faults;
 pub(super) use file::File;
 pub use trace::{Event, Trace};
 
@@ -56,6 +58,9 @@ where
         timers: RefCell::default(),
         timers_set: Cell::new(0),
         faults: Cell::default(),
+        stalled_until: Cell::new(0),
+        damage: RefCell::default(),
+        files_open: Cell::new(0),
         trace: RefCell::default(),
         disk: RefCell::new(disk),
         links: RefCell::default(),
@@ -74,15 +79,6 @@ where
     (result, disk)
 }
 
-/// Chances of an I/O error, each from 0.0 (never) to 1.0. A failed write may have reached the file in part; after a failed
-/// sync any part of what it was to make durable is lost for good, although reads still show it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    pub read_error: f64,
-    pub write_error: f64,
-    pub sync_error: f64,
-}
-
 /// Handle to the simulated machine.
 #[derive(Clone)]
 pub struct Sim(Rc<Inner>);
@@ -98,6 +94,10 @@ struct Inner {
     timers: RefCell<BTreeMap<TimerKey, Waker>>,
     timers_set: Cell<u64>,
     faults: Cell<Faults>,
+    /// The disk answers nothing before this.
+    stalled_until: Cell<u64>,
+    damage: RefCell<Vec<Damage>>,
+    files_open: Cell<usize>,
     trace: RefCell<Trace>,
     disk: RefCell<Disk>,
     links: RefCell<net::Links>,
@@ -141,6 +141,16 @@ impl Sim {
     /// Makes the disk as large as that from now on: less than it holds is a disk that somebody else has filled.
     pub fn set_capacity(&self, total_bytes: u64) {
         self.0.disk.borrow_mut().set_capacity(total_bytes);
+    }
+
+    /// All that the disk has falsified in this run so far without an error.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.0.damage.borrow().clone()
+    }
+
+    /// Files that the program holds open.
+    pub fn files_open(&self) -> usize {
+        self.0.files_open.get()
     }
 
     /// What the disk would hold if power were lost now. The run goes on, on its own disk.
