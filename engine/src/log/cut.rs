@@ -86,7 +86,7 @@ impl LogInner {
         let removed = self.apply_cut(cut);
         self.changed.notify_all();
         self.report();
-        self.shared.checkpoints.complete().await?;
+        self.record().await?;
         for base in removed {
             self.remove_files(&[index_path(&self.dir, base), segment_path(&self.dir, base)])
                 .await?;
@@ -103,6 +103,12 @@ impl LogInner {
             .map_err(fault)?;
         file.truncate(kept_len).await.map_err(fault)?;
         file.sync().await.map_err(fault)
+    }
+
+    /// Waits until a checkpoint describes the log as it is now. One that succeeds repeats what was known of a log that went offline.
+    async fn record(&self) -> Result<(), Fault> {
+        self.shared.checkpoints.complete().await?;
+        self.fault().map_or(Ok(()), Err)
     }
 
     /// The end of the last whole batch at or below `offset`.
@@ -157,6 +163,14 @@ impl LogInner {
         let mut reader = SegmentReader::new(file, place.position, len);
         loop {
             match reader.peek().await.map_err(fault)? {
+                Next::Batch(header, _) if header.base_offset < index.next_offset() => {
+                    let what = format!(
+                        "a batch at {} after {}",
+                        header.base_offset,
+                        index.next_offset()
+                    );
+                    return Err(Fault::corrupt(what, path));
+                }
                 Next::Batch(header, _) if header.next_offset() <= end => {
                     index.push(&header, reader.position());
                     reader.advance(&header);
@@ -181,7 +195,8 @@ impl LogInner {
             return Ok(Producers::default());
         }
         let (from, mut producers) = match checkpoint {
-            Some(known) if known.recovery_offset <= end => {
+            // One from below the log start would leave out what lies between.
+            Some(known) if (log_start..=end).contains(&known.recovery_offset) => {
                 (known.recovery_offset, known.producers.clone())
             }
             _ => (log_start, Producers::default()),
@@ -251,7 +266,7 @@ impl LogInner {
     /// Moves the log start, at most to the high watermark, and lets whole segments below it go.
     pub async fn delete_to(self: &Rc<Self>, offset: Offset) -> Result<Offset, Fault> {
         self.wait_until(|state| state.phase != Phase::Cutting).await;
-        let (log_start, moved) = {
+        let (log_start, recorded) = {
             let mut state = self.state.borrow_mut();
             if let Some(fault) = &state.fault {
                 return Err(fault.clone());
@@ -263,10 +278,15 @@ impl LogInner {
                 marks.last_stable = marks.last_stable.max(after);
             });
             state.epochs.trim_to(after);
-            (after, after > before)
+            // Another call may have moved it, and still wait for the checkpoint.
+            let recorded = match &state.checkpoint {
+                Some(known) => known.log_start >= after,
+                None => after == Offset::ZERO,
+            };
+            (after, recorded)
         };
-        if moved {
-            self.shared.checkpoints.complete().await?;
+        if !recorded {
+            self.record().await?;
             self.remove_segments_below_start().await?;
         }
         Ok(log_start)

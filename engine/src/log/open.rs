@@ -60,10 +60,16 @@ pub async fn open(
         replay: left.replay,
     };
     let dir = &opening.dir;
-    if !rt.exists(dir).await {
+    let is_new = !rt.exists(dir).await;
+    if is_new {
         create_dir(rt, data_dir, dir).await?;
     }
     let files = tidy(rt, dir).await?;
+    if !is_new && !opening.names_are_durable(&files) {
+        // A run that was killed may have made them, and not got as far as the sync.
+        durable::sync_dir(rt, dir).await?;
+        durable::sync_dir(rt, data_dir).await?;
+    }
     check_identity(rt, dir, id, &files).await?;
     let log_start = left.checkpoint.map(|checkpoint| checkpoint.log_start);
     let files = remove_below(rt, dir, files, log_start).await?;
@@ -83,6 +89,13 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
+    /// A checkpoint only speaks of files that had their names.
+    fn names_are_durable(&self, files: &[(Offset, u64)]) -> bool {
+        let last = files.last().map(|&(base, _)| base);
+        self.checkpoint
+            .is_some_and(|known| last == Some(known.recovery_segment_base))
+    }
+
     /// A log with nothing in it, and its first segment's file.
     async fn create(self) -> Result<Rc<LogInner>, Fault> {
         let now = self.shared.rt.wall_clock();
@@ -311,7 +324,8 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         wanted_end: end,
         running: false,
         paused: false,
-        padded: false,
+        // That cut may not be durable yet: an orderly end makes it so.
+        padded: recovered.report.shortened,
         index_saved_len: recovered.index_saved_len,
         index_saving: false,
     };

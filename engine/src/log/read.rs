@@ -5,7 +5,7 @@ use std::{collections::VecDeque, path::Path, rc::Rc};
 use super::{
     Fetched, ReadLimit,
     shared::{Handle, Shared},
-    state::LogInner,
+    state::{LogInner, Phase},
 };
 use crate::{
     error::{Fault, ReadError},
@@ -198,9 +198,18 @@ impl LogInner {
         }
     }
 
+    fn is_removed(&self) -> bool {
+        self.state.borrow().phase == Phase::Removed
+    }
+
     async fn read_segment(&self, from: Offset, limit: ReadLimit) -> Result<Cold, ReadError> {
         let version = self.version();
         let result = self.read_segment_as_of(from, limit).await;
+        if self.is_removed() {
+            // What has its files' names now may belong to the next log of the same name.
+            let removed = std::io::Error::other("the log is deleted");
+            return Err(ReadError::Fault(Fault::io("read", &self.dir, removed)));
+        }
         let unchanged = self.version() == version;
         match result {
             Ok((fetched, Some(cursor))) if unchanged && fetched.next.is_some() => {
@@ -425,7 +434,7 @@ impl LogInner {
         if index.len() == len {
             let _names = shared.keep_names().await;
             // A cut or a deletion meanwhile has removed the side file, or waits for the names to do so.
-            if self.version() == version {
+            if self.version() == version && !self.is_removed() {
                 durable::replace_file(&shared.rt, &index_path(&self.dir, base), &index.encode())
                     .await?;
             }

@@ -165,10 +165,15 @@ impl LogInner {
         for segment in &removed {
             // One at a time: while names are held no log of the shard can open a file.
             let _names = self.shared.hold_names().await;
+            if self.state.borrow().phase == Phase::Removed {
+                // What has these names now may belong to the next log of the same name.
+                return Ok(());
+            }
             self.shared.forget_segment(self.segment_key(segment.base));
+            // The index first: a crash must not leave one that nobody removes.
             for path in [
-                segment_path(&self.dir, segment.base),
                 index_path(&self.dir, segment.base),
+                segment_path(&self.dir, segment.base),
             ] {
                 if !rt.exists(&path).await {
                     continue;

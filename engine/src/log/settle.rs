@@ -71,7 +71,7 @@ impl LogInner {
     /// Writes the side file of the active segment, if that is more than `lag_bytes` ahead of it. It covers no more than the last
     /// checkpoint does, so a crash never finds an index that speaks of batches which recovery may cut.
     pub async fn save_index(&self, lag_bytes: u64) -> Result<(), Fault> {
-        let index = {
+        let (index, generation) = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
             let (Some(known), Some(index)) = (&state.checkpoint, state.active().live_index())
@@ -93,20 +93,26 @@ impl LogInner {
             let mut index = index.clone();
             index.rewind(known.recovery_position);
             state.write.index_saving = true;
-            index
+            (index, state.generation)
         };
         let base = index.base();
         let _names = self.shared.keep_names().await;
-        let result = durable::replace_file(
-            &self.shared.rt,
-            &index_path(&self.dir, base),
-            &index.encode(),
-        )
-        .await;
+        let gone = {
+            let state = self.state.borrow();
+            state.generation != generation || state.phase == Phase::Removed
+        };
+        let result = match gone {
+            // Cut or deleted meanwhile: the file would speak of what another segment of this name does not hold.
+            true => Ok(()),
+            false => {
+                let path = index_path(&self.dir, base);
+                durable::replace_file(&self.shared.rt, &path, &index.encode()).await
+            }
+        };
         {
             let mut state = self.state.borrow_mut();
             state.write.index_saving = false;
-            if result.is_ok() && state.write.segment_base == base {
+            if result.is_ok() && !gone && state.write.segment_base == base {
                 state.write.index_saved_len = index.len();
             }
         }

@@ -31,11 +31,16 @@ impl LogInner {
             {
                 continue;
             }
-            let (max_timestamp, place) = self
+            let asked = self
                 .ask_index(base, |index| {
                     (index.max_timestamp(), index.find_timestamp(timestamp))
                 })
-                .await?;
+                .await;
+            let (max_timestamp, place) = match asked {
+                Ok(found) => found,
+                Err(_) if self.is_deleted(base) => continue,
+                Err(fault) => return Err(fault.into()),
+            };
             if max_timestamp < timestamp {
                 continue;
             }
@@ -145,6 +150,11 @@ impl LogInner {
             .map(|segment| segment.base)
             .take_while(|&base| base < below)
             .collect()
+    }
+
+    /// Whether retention has taken this segment away since it was looked up.
+    fn is_deleted(&self, base: Offset) -> bool {
+        base < self.state.borrow().segments[0].base
     }
 
     fn first_at_or_after(

@@ -244,7 +244,10 @@ impl Hands {
         }
         match result {
             Ok(fetched) => {
-                model.check_read(from, limit, &fetched, cuts);
+                match world.life.trouble {
+                    Trouble::Lies => model.check_slices(&fetched, cuts),
+                    _ => model.check_read(from, limit, &fetched, cuts),
+                }
                 fetched.next.map(Offset::get)
             }
             Err(ReadError::OutOfRange { log_start, log_end }) => {
@@ -254,7 +257,7 @@ impl Hands {
                 );
                 None
             }
-            Err(ReadError::Fault(fault)) => {
+            Err(ReadError::Fault(fault) | ReadError::Corrupt(fault)) => {
                 assert!(
                     world.life.trouble.excuses_faults(),
                     "{}: {fault}",
@@ -288,7 +291,8 @@ impl Hands {
         let model = &world.models[at];
         let unchanged =
             version(model) == before && log.marks().log_start.get() == model.log_start();
-        if !unchanged || model.cutting || world.handles[at].is_none() {
+        let lied = world.life.trouble == Trouble::Lies;
+        if !unchanged || lied || model.cutting || world.handles[at].is_none() {
             return;
         }
         let found = match found {
@@ -350,6 +354,7 @@ impl Hands {
             }
             let span = marks.log_end.since(marks.high_watermark) as usize + 1;
             let offset = marks.high_watermark.get() + world.rng.below(span) as i64;
+            say!("{} truncate to {offset}: {marks:?}", model.name);
             model.begin_cut(offset);
             offset
         };
@@ -357,6 +362,11 @@ impl Hands {
         let mut world = self.world.borrow_mut();
         let world = &mut *world;
         let model = &mut world.models[at];
+        say!(
+            "{} truncated to {offset}: {result:?} {:?}",
+            model.name,
+            log.marks()
+        );
         model.end_cut(result.is_ok());
         match result {
             Ok(()) => {
@@ -379,7 +389,9 @@ impl Hands {
             model.log_start_max = model.log_start_max.max(offset);
             offset
         };
+        say!("{} delete to {offset}", log.name());
         let result = log.delete_to(Offset::new(offset)).await;
+        say!("{} deleted to {offset}: {result:?}", log.name());
         let mut world = self.world.borrow_mut();
         if world.handles[at].is_none() || world.models[at].id != log.id() {
             return;
@@ -409,6 +421,7 @@ impl Hands {
                 Durability::Replicated => Durability::Persisted,
             };
         }
+        say!("{} configure {:?}", log.name(), config.durability);
         log.configure(config.clone());
         world.models[at].configured(config);
         world.models[at].observe(log);
@@ -504,6 +517,10 @@ fn new_batch(
 }
 
 fn send(world: &mut World, at: usize, log: &Log, bytes: Bytes, producer: Option<usize>) {
+    if world.models[at].cutting && world.models[at].faulted {
+        // Nobody knows where it ends.
+        return;
+    }
     let batch = valid(&bytes);
     let header = *batch.header();
     let model = &mut world.models[at];
@@ -528,10 +545,25 @@ fn send(world: &mut World, at: usize, log: &Log, bytes: Bytes, producer: Option<
             assert!(bytes.len() as u64 > model.config.segment_bytes)
         }
         Err(AppendError::Fault(fault)) => return world.excuse(fault),
-        // Sent before, and perhaps cut in a moment.
-        Ok(appended) if model.cutting && appended.duplicate => return,
-        Ok(_) => assert!(!model.cutting, "{}: appended during a cut", model.name),
+        Ok(_) => {}
         Err(_) => {}
+    }
+    say!(
+        "{} append {:?} sequence {} to {}, at {}: {result:?}",
+        model.name,
+        header.producer,
+        header.base_sequence,
+        header.last_sequence(),
+        model.end()
+    );
+    if model.cutting {
+        // Its producers are those of before the cut or of after it.
+        assert!(
+            !matches!(&result, Ok(appended) if !appended.duplicate),
+            "{}: appended during a cut",
+            model.name
+        );
+        return;
     }
     if !model.check_answer(&header, &answers, &result) {
         return;

@@ -8,8 +8,18 @@
 //! FOREBAY_SEED=17 cargo test -p forebay-engine --profile testrelease --test simulation seeds     one seed
 //! FOREBAY_SEEDS=100000 ...                                                                      seeds 0 to 99999
 //! FOREBAY_SEEDS=5000..6000 ...                                                                  these
+//! FOREBAY_SAY=1 ...                                                                             tell every step
 //! FOREBAY_FAILURES=20 ...                                                                       stop after the 20th failure
 //! ```
+
+/// What is done and answered, for whoever replays a seed.
+macro_rules! say {
+    ($($what:tt)*) => {
+        if std::env::var_os("FOREBAY_SAY").is_some() {
+            eprintln!($($what)*);
+        }
+    };
+}
 
 mod actions;
 mod audit;
@@ -29,7 +39,11 @@ use std::{
 };
 
 /// What a change has to pass. More take longer and find rarer things.
-const SEEDS: Range<u64> = 0..1000;
+const SEEDS: Range<u64> = if cfg!(debug_assertions) {
+    0..100
+} else {
+    0..1000
+};
 
 #[test]
 fn seeds() {
@@ -110,4 +124,36 @@ fn a_seed_is_one_order_of_events() {
         let (first, second) = (life::run_seed(seed), life::run_seed(seed));
         assert_eq!(first, second, "seed {seed}");
     }
+}
+
+/// `tests/planted/run` needs a build for each bug. This only holds that each could still be planted.
+#[test]
+#[allow(clippy::disallowed_methods)]
+fn the_planted_bugs_still_apply() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut patches = 0;
+    for entry in std::fs::read_dir(root.join("tests/planted")).expect("list") {
+        let path = entry.expect("list").path();
+        if path
+            .extension()
+            .is_none_or(|extension| extension != "patch")
+        {
+            continue;
+        }
+        patches += 1;
+        let patch = std::fs::read_to_string(&path).expect("read");
+        let target = patch.lines().find_map(|line| line.strip_prefix("--- a/"));
+        let target = root.join(target.expect("a patch names its file"));
+        let source = std::fs::read_to_string(&target).expect("read");
+        for hunk in patch.split("\n@@").skip(1) {
+            let before = hunk.lines().skip(1).filter(|line| !line.starts_with('+'));
+            let before: Vec<&str> = before.map(|line| line.get(1..).unwrap_or("")).collect();
+            assert!(
+                source.contains(&before.join("\n")),
+                "{} no longer applies: bring it up to date",
+                path.display()
+            );
+        }
+    }
+    assert!(patches >= 7, "only {patches} planted bugs");
 }

@@ -96,6 +96,8 @@ pub struct LogModel {
     pub deleting: bool,
     /// Went offline in this life.
     pub faulted: bool,
+    /// Retention was at work in this life, and may have been interrupted.
+    pub retained: bool,
     pub producers: Vec<Producer>,
 }
 
@@ -118,6 +120,7 @@ impl LogModel {
             seen: None,
             deleting: false,
             faulted: false,
+            retained: false,
             producers: vec![Producer::default(); producers],
         }
     }
@@ -174,6 +177,7 @@ impl LogModel {
             }
         }
         if self.retains() {
+            self.retained = true;
             self.log_start_max = self.log_start_max.max(marks.high_watermark.get());
         }
         assert!(
@@ -326,12 +330,12 @@ impl LogModel {
     }
 
     /// Whatever else is gone: what a read returned was appended there.
-    pub fn check_slices(&self, fetched: &Fetched) {
+    pub fn check_slices(&self, fetched: &Fetched, cuts: u64) {
         for slice in &fetched.slices {
             let held = Held::new(slice.clone());
             let base = held.base();
             assert!(
-                self.may_hold(slice, base, 0),
+                self.may_hold(slice, base, cuts),
                 "{}: the batch at {base} was not appended there",
                 self.name
             );
@@ -380,12 +384,20 @@ impl LogModel {
         let name = self.name.clone();
         let marks = log.marks();
         let (log_start, log_end) = (marks.log_start.get(), marks.log_end.get());
+        say!(
+            "{name} recovered: {marks:?}, promised {}",
+            self.promised_end
+        );
         if trust == Trust::Full && !self.deleting {
             assert!(
                 log_end >= self.promised_end,
                 "{name}: ends at {log_end}, but everything below {} was promised",
                 self.promised_end
             );
+            if self.retains() {
+                // It may have gone on before anybody looked.
+                self.log_start_max = self.log_start_max.max(self.end());
+            }
             assert!(
                 (self.log_start_min..=self.log_start_max).contains(&log_start),
                 "{name}: log start {log_start} outside of {} to {}",
@@ -420,6 +432,7 @@ impl LogModel {
         self.cuts = 0;
         self.cutting = false;
         self.faulted = false;
+        self.retained = false;
         self.log_start_min = log_start;
         self.log_start_max = log_start;
         self.promised_end = log_end;

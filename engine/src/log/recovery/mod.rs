@@ -83,6 +83,8 @@ pub struct Report {
     pub appended_batches: u64,
     /// Bytes that were neither whole batches nor padding.
     pub cut_bytes: u64,
+    /// The last segment's file was longer than its batches, be it by padding only.
+    pub shortened: bool,
 }
 
 /// What was found, before the log is open.
@@ -417,8 +419,14 @@ impl Recovery<'_> {
         self.count_read(reader.read_bytes());
         if file.len().await.map_err(fault)? > index.len() {
             let cut = cut_bytes(&file, index.len(), file_len).await;
-            walked.report.cut_bytes += cut.map_err(fault)?;
+            let cut_bytes = cut.map_err(fault)?;
+            walked.report.cut_bytes += cut_bytes;
+            walked.report.shortened = true;
             file.truncate(index.len()).await.map_err(fault)?;
+            if cut_bytes > 0 {
+                // Whole batches may be among them: they must not come back behind new ones.
+                file.sync().await.map_err(fault)?;
+            }
         }
         Ok(Last {
             index,

@@ -333,3 +333,134 @@ fn a_full_disk_refuses_what_makes_a_file_longer() {
             .expect("there is room again");
     });
 }
+
+/// What a file of one block written with `fill` holds afterwards, and what the disk admits to have falsified.
+fn falsified(faults: Faults, seed: u64) -> (Vec<u8>, Vec<super::Damage>) {
+    let ((read, damage), _) = run(seed, Disk::default(), move |rt| async move {
+        let other = rt
+            .open(Path::new("/other"), OpenMode::Create)
+            .await
+            .unwrap();
+        write(&rt, &other, 0, 1).await;
+        let file = create(&rt, Path::new("/file")).await;
+        write(&rt, &file, 0, 2).await;
+        sim_of(&rt).set_faults(faults);
+        write(&rt, &file, 0, 3).await;
+        let read = file.read_at(0, ALIGNMENT).await.unwrap();
+        (read.to_vec(), sim_of(&rt).damage())
+    });
+    (read, damage)
+}
+
+#[test]
+fn a_lost_write_leaves_what_was_there() {
+    let lost = Faults {
+        lost_write: 1.0,
+        ..Faults::default()
+    };
+    let (read, damage) = falsified(lost, 1);
+    assert_eq!(read, vec![2; ALIGNMENT]);
+    assert_eq!(damage.len(), 1);
+    assert_eq!(damage[0].path, Path::new("/file"));
+}
+
+#[test]
+fn a_misdirected_write_lands_elsewhere() {
+    let misdirected = Faults {
+        misdirected_write: 1.0,
+        ..Faults::default()
+    };
+    let mut landed = BTreeSet::new();
+    for seed in 0..20 {
+        let (read, damage) = falsified(misdirected, seed);
+        assert_eq!(
+            damage.len(),
+            2,
+            "where it was meant to go, and where it went"
+        );
+        let elsewhere = damage[1].path == Path::new("/other");
+        assert_eq!(read, vec![if elsewhere { 2 } else { 3 }; ALIGNMENT]);
+        landed.insert(elsewhere);
+    }
+    assert_eq!(landed.len(), 2);
+}
+
+#[test]
+fn bits_flip_for_once_or_for_good() {
+    for (flip_in_read, rot) in [(1.0, 0.0), (0.0, 1.0)] {
+        let (differing, damage) = run(5, Disk::default(), move |rt| async move {
+            let file = create(&rt, Path::new("/file")).await;
+            write(&rt, &file, 0, 7).await;
+            sim_of(&rt).set_faults(Faults {
+                flip_in_read,
+                rot,
+                ..Faults::default()
+            });
+            let flipped = file.read_at(0, ALIGNMENT).await.unwrap();
+            sim_of(&rt).set_faults(Faults::default());
+            let later = file.read_at(0, ALIGNMENT).await.unwrap();
+            let bits =
+                |bytes: &[u8]| -> u32 { bytes.iter().map(|byte| (byte ^ 7).count_ones()).sum() };
+            ((bits(&flipped), bits(&later)), sim_of(&rt).damage().len())
+        })
+        .0;
+        let expected = if rot > 0.0 { ((1, 1), 1) } else { ((1, 0), 0) };
+        assert_eq!((differing, damage), expected);
+    }
+    let (_, disk) = run(1, Disk::default(), |rt| async move {
+        let file = create(&rt, Path::new("/file")).await;
+        write(&rt, &file, 0, 7).await;
+        file.sync().await.unwrap();
+    });
+    let damage = disk.rot("file", 3).expect("a file with content");
+    let content = content_of(disk.crash(0), "/file").expect("synced");
+    assert_ne!(content[damage.position as usize], 7);
+    assert!(content_of(Disk::default(), "/file").is_none());
+}
+
+#[test]
+fn a_full_disk_refuses_what_grows() {
+    let disk = Disk::empty(2 * BLOCK);
+    run(1, disk, |rt| async move {
+        let file = create(&rt, Path::new("/file")).await;
+        write(&rt, &file, 0, 1).await;
+        write(&rt, &file, BLOCK, 1).await;
+        let refused = file.write_at(rt.alloc(ALIGNMENT), 2 * BLOCK).await;
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        write(&rt, &file, 0, 2).await;
+        file.truncate(BLOCK).await.unwrap();
+        write(&rt, &file, BLOCK, 3).await;
+        assert_eq!(
+            rt.disk_space(Path::new("/")).await.unwrap().available_bytes,
+            0
+        );
+    });
+}
+
+#[test]
+fn a_stalled_disk_answers_nothing_for_seconds() {
+    let (took, _) = run(1, Disk::default(), |rt| async move {
+        let file = create(&rt, Path::new("/file")).await;
+        sim_of(&rt).set_faults(Faults {
+            stall: 1.0,
+            ..Faults::default()
+        });
+        let begun = rt.now();
+        write(&rt, &file, 0, 1).await;
+        rt.now().since(begun)
+    });
+    assert!(
+        took >= Duration::from_secs(1) && took < Duration::from_secs(6),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn open_files_are_counted() {
+    run(1, Disk::default(), |rt| async move {
+        let file = create(&rt, Path::new("/file")).await;
+        assert_eq!(sim_of(&rt).files_open(), 1);
+        drop(file);
+        assert_eq!(sim_of(&rt).files_open(), 0);
+    });
+}
