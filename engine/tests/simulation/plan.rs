@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use forebay_engine::{
     Durability, EngineConfig, LogConfig, ShardId, SpaceConfig, TimestampType, batch::BatchRules,
-    rt::sim::Faults,
+    log::SpaceUse, rt::sim::Faults,
 };
 
 use crate::testing::Rng;
@@ -180,6 +180,7 @@ pub fn log_config(rng: &mut Rng) -> LogConfig {
         retention_ms: rng.chance(15).then(|| 20 + rng.below(100) as u64),
         file_delete_delay_ms: [0, 5, 60_000][rng.below(3)],
         delete: true,
+        space: SpaceUse::Data,
         rules: rules(),
     }
 }
