@@ -88,7 +88,10 @@ fn one_life(
         let closed = match life.end {
             End::Close => {
                 let closed = rt
-                    .timeout(HANGS_AFTER, live(rt.clone(), world.clone(), engine))
+                    .timeout(
+                        HANGS_AFTER,
+                        Box::pin(live(rt.clone(), world.clone(), engine)),
+                    )
                     .await;
                 assert!(
                     closed.is_some() || life.trouble.excuses_faults(),
@@ -97,8 +100,11 @@ fn one_life(
                 closed.unwrap_or(false)
             }
             End::PowerFailure | End::Kill => {
-                rt.timeout(life.duration, live(rt.clone(), world.clone(), engine))
-                    .await;
+                rt.timeout(
+                    life.duration,
+                    Box::pin(live(rt.clone(), world.clone(), engine)),
+                )
+                .await;
                 false
             }
         };
