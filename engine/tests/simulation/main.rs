@@ -40,9 +40,9 @@ use std::{
 
 /// What a change has to pass. More take longer and find rarer things.
 const SEEDS: Range<u64> = if cfg!(debug_assertions) {
-    0..100
+    0..30
 } else {
-    0..1000
+    0..100
 };
 
 #[test]
