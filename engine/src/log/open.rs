@@ -130,10 +130,12 @@ impl Opening<'_> {
             return self.create().await;
         };
         let rest = std::mem::take(&mut recovered.rest);
+        let known = self.checkpoint.map(|known| known.recovery_offset);
+        let known_below = known.unwrap_or(Offset::ZERO);
         let mut report = recovered.report;
         let log = self.with(recovered);
         if let Some(replay) = self.replay {
-            report.appended_batches = log.append_rest(replay, &rest).await?;
+            report.appended_batches = log.append_rest(replay, &rest, known_below).await?;
         }
         log.restore_marks(self.checkpoint);
         // Should the log fail before its next checkpoint, that one repeats what is known.
@@ -364,19 +366,29 @@ impl LogInner {
         state.epochs.trim_to(log_start);
     }
 
-    /// Appends what only the journal holds, as it was appended before the crash. Returns how many batches.
-    async fn append_rest(self: &Rc<Self>, replay: &Replay, rest: &[EntryAt]) -> Result<u64, Fault> {
+    /// Appends what only the journal holds, as it was appended before the crash. Producers and epochs below `known_below` are known.
+    /// Returns how many batches.
+    async fn append_rest(
+        self: &Rc<Self>,
+        replay: &Replay,
+        rest: &[EntryAt],
+        known_below: Offset,
+    ) -> Result<u64, Fault> {
         let mut appended = 0;
         for entry in rest {
             let bytes = replay.bytes(entry).await?;
-            let epoch = self.state.borrow().epochs.latest();
+            let is_known = entry.base_offset < known_below;
+            let latest = self.state.borrow().epochs.latest();
+            let epoch = latest.filter(|_| !is_known);
             for (header, batch) in batches_of(&bytes, entry, epoch, &self.dir)? {
                 let kept_bytes = bytes.len();
                 let now = self.shared.rt.wall_clock();
                 {
                     let mut state = self.state.borrow_mut();
-                    state.producers.update(&header, header.base_offset, now);
-                    state.epochs.append(header.leader_epoch, header.base_offset);
+                    if !is_known {
+                        state.producers.update(&header, header.base_offset, now);
+                        state.epochs.append(header.leader_epoch, header.base_offset);
+                    }
                     state.place(&header, batch, kept_bytes, now);
                     state.pending.skip(header.next_offset());
                 }

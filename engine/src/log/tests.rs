@@ -3,9 +3,11 @@
 mod changes;
 mod crash;
 mod faults;
+mod golden;
 mod recovery;
 mod scrub;
 mod space;
+mod table;
 
 use std::{future::Future, path::PathBuf};
 

@@ -383,6 +383,36 @@ impl Index {
     }
 }
 
+/// The entry for fuzzers: any bytes, taken for a side file as they are and with length and CRC made right. Panics if what is accepted
+/// is unsound.
+pub fn fuzz_index(data: &[u8]) {
+    let mut repaired = data.to_vec();
+    if let Some(payload_len) = data.len().checked_sub(FILE_HEADER_LEN) {
+        repaired[0..4].copy_from_slice(&MAGIC);
+        repaired[4..8].copy_from_slice(&VERSION.to_le_bytes());
+        repaired[8..12].copy_from_slice(&(payload_len as u32).to_le_bytes());
+        let crc = crc32fast::hash(&repaired[FILE_HEADER_LEN..]);
+        repaired[12..16].copy_from_slice(&crc.to_le_bytes());
+    }
+    let base = Offset::new(100);
+    for bytes in [data, &repaired] {
+        let Ok(index) = Index::decode(bytes, base, 0, Path::new("fuzzed")) else {
+            continue;
+        };
+        let twin = Index::decode(&index.encode(), base, 0, Path::new("fuzzed"));
+        assert!(twin.is_ok_and(|twin| twin == index), "it round-trips");
+        for offset in [base, index.next_offset(), Offset::new(i64::MAX)] {
+            let place = index.find_offset(offset);
+            assert!(place.position <= index.len() && place.offset >= base);
+        }
+        index.find_timestamp(index.max_timestamp());
+        let mut rewound = index.clone();
+        let place = rewound.rewind(index.len() / 2);
+        assert!(place.position <= index.len() / 2 && rewound.len() == place.position);
+        assert!(rewound.with_tail(&index.tail(place.position)) == Some(index));
+    }
+}
+
 /// Whether these can be the entries of a segment that holds `[base, next_offset)` in `len` bytes.
 fn is_sound(base: Offset, next_offset: Offset, len: u64, entries: &[Entry]) -> bool {
     let grows = |pair: &[Entry]| {
@@ -456,7 +486,10 @@ impl<'a> IndexCheck<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::LeaderEpoch;
+    use crate::{
+        testing::{Rng, for_seeds},
+        types::LeaderEpoch,
+    };
 
     /// Batches of 40 KiB with ten records each; timestamps rise but for every third batch.
     fn filled(batches: i64) -> Index {
@@ -600,6 +633,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Side files that are wrong under a CRC that is right.
+    #[test]
+    fn mutated_side_files_are_refused_or_sound() {
+        let good = filled(30).encode();
+        fuzz_index(&good);
+        for_seeds(3000, |seed| {
+            let mut rng = Rng::new(seed);
+            let mut bad = good.clone();
+            for _ in 0..1 + rng.below(3) {
+                let position = rng.below(bad.len());
+                bad[position] = if rng.chance(30) {
+                    0xff
+                } else {
+                    rng.next() as u8
+                };
+            }
+            fuzz_index(&bad);
+            fuzz_index(&bad[..rng.below(bad.len())]);
+        });
     }
 
     #[test]

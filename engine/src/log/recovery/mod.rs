@@ -444,7 +444,9 @@ impl Recovery<'_> {
     ) -> Result<(), Fault> {
         let replay = self.replay.expect("an entry comes from a journal");
         let bytes = replay.bytes(entry).await?;
-        let batches = batches_of(&bytes, entry, walked.epochs.latest(), self.dir)?;
+        let is_known = entry.base_offset < walked.known_below;
+        let epoch = walked.epochs.latest().filter(|_| !is_known);
+        let batches = batches_of(&bytes, entry, epoch, self.dir)?;
         patch(&self.shared.rt, file, index.len(), &bytes)
             .await
             .map_err(|error| Fault::io("recover", file.path(), error))?;
@@ -464,7 +466,11 @@ impl Recovery<'_> {
         let (rt, offset) = (&self.shared.rt, known.recovery_offset);
         if let Some(last) = segments.last_mut() {
             let index = last.live_index().expect("the last one is not sealed");
-            if index.next_offset() >= offset {
+            let run = self.entries_from(index.next_offset());
+            let end = run
+                .last()
+                .map_or(index.next_offset(), |last| last.next_offset);
+            if end >= offset {
                 return Ok(false);
             }
             tracing::error!(log = %self.name, from = %index.next_offset(), to = %offset, "these offsets are lost");
