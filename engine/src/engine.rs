@@ -168,7 +168,7 @@ impl Engine {
         if let Some(fault) = self.0.unopened_in_journal() {
             return Err(fault);
         }
-        self.0.checkpoint(Kind::Running).await?;
+        self.0.checkpoint(Kind::Recovered).await?;
         // Without this log's bytes in its segments the journal may not be overwritten.
         match self.0.first_fault() {
             Some(fault) => Err(fault),

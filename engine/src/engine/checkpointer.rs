@@ -25,6 +25,9 @@ const INDEX_LAG_BYTES: u64 = 16 * 1024 * 1024;
 /// Whether the logs take appends after this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// The first one of a run, before the journals of the last one are given up. It is not written if a log failed: its old record would be
+    /// taken for one of this run, and what the last run's journals hold of the log would not be looked for again.
+    Recovered,
     Running,
     /// The last one of an orderly end.
     Clean,
@@ -39,6 +42,11 @@ impl Inner {
         // A log that went offline may need its journal entries when it is opened again.
         let is_now = |(_, known): &(_, Described)| matches!(known, Described::Now(_));
         let all_described = described.iter().all(is_now) && self.faulted_logs() == 0;
+        if kind == Kind::Recovered
+            && let Some(fault) = self.first_fault()
+        {
+            return Err(fault);
+        }
         let with_record = |(log, known): (Rc<LogInner>, Described)| match known {
             Described::Now(known) | Described::Before(Some(known)) => Some((log, known)),
             Described::Before(None) => None,
@@ -67,7 +75,7 @@ impl Inner {
         {
             journal.release_before(position);
         }
-        if kind == Kind::Running {
+        if kind != Kind::Clean {
             self.save_indexes(INDEX_LAG_BYTES).await;
         }
         Ok(())

@@ -22,7 +22,7 @@ impl Inner {
         let mut told = HashSet::new();
         loop {
             let went_offline = self.shared.went_offline.listen();
-            if self.mendable_logs().is_empty() {
+            if !self.has_log_to_mend() {
                 went_offline.await;
                 if rt.now().since(last) > QUIET_TIME {
                     pause = PAUSE_MIN;
@@ -51,6 +51,12 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// Also one that cannot be mended yet, since a write of it is still in flight.
+    fn has_log_to_mend(&self) -> bool {
+        let logs = self.logs.borrow();
+        logs.values().any(|log| log.wants_mending())
     }
 
     fn mendable_logs(&self) -> Vec<Rc<LogInner>> {

@@ -266,7 +266,7 @@ impl LogInner {
     /// Moves the log start, at most to the high watermark, and lets whole segments below it go.
     pub async fn delete_to(self: &Rc<Self>, offset: Offset) -> Result<Offset, Fault> {
         self.wait_until(|state| state.phase != Phase::Cutting).await;
-        let (log_start, recorded) = {
+        let (log_start, recorded, is_behind) = {
             let mut state = self.state.borrow_mut();
             if let Some(fault) = &state.fault {
                 return Err(fault.clone());
@@ -283,10 +283,16 @@ impl LogInner {
                 Some(known) => known.log_start >= after,
                 None => after == Offset::ZERO,
             };
-            (after, recorded)
+            // An earlier attempt may have failed between the start and the segments.
+            let is_behind = state.segments.get(1).is_some_and(|second| {
+                second.base <= after && second.base <= state.write.segment_base
+            });
+            (after, recorded, is_behind)
         };
         if !recorded {
             self.record().await?;
+        }
+        if !recorded || is_behind {
             self.remove_segments_below_start().await?;
         }
         Ok(log_start)

@@ -43,6 +43,11 @@ impl LogInner {
         is_mendable(&self.state.borrow())
     }
 
+    /// The same, or it will be when what is in flight has ended.
+    pub fn wants_mending(&self) -> bool {
+        wants_mending(&self.state.borrow())
+    }
+
     pub async fn mend(self: &Rc<Self>) -> Result<(), Fault> {
         self.wait_until(|state| !state.write.index_saving).await;
         let unsynced = {
@@ -116,13 +121,19 @@ impl LogInner {
             let (next, bytes) = match self.in_tail(base, offset, position) {
                 Some(found) => found,
                 // The tail ends at the log end: where it begins the reader is done.
-                None => match reader.peek().await.map_err(fault)? {
-                    Next::Batch(header, bytes) if header.base_offset >= offset => {
-                        reader.advance(&header);
-                        (header.next_offset(), bytes)
+                None => {
+                    // What came from the tail before may have been evicted from it meanwhile.
+                    if reader.position() != position {
+                        reader.go_to(position);
                     }
-                    _ => return Err(only_in_journal(path, position, offset)),
-                },
+                    match reader.peek().await.map_err(fault)? {
+                        Next::Batch(header, bytes) if header.base_offset >= offset => {
+                            reader.advance(&header);
+                            (header.next_offset(), bytes)
+                        }
+                        _ => return Err(only_in_journal(path, position, offset)),
+                    }
+                }
             };
             offset = next;
             run.bytes.extend_from_slice(&bytes);
@@ -181,8 +192,16 @@ impl Run {
 
 /// A writer that is paused without end is what a cut that failed halfway leaves.
 fn is_mendable(state: &State) -> bool {
-    let idle = !state.write.running && !state.write.paused;
-    state.fault.is_some() && state.phase == Phase::Open && idle
+    wants_mending(state) && state.phase == Phase::Open && !state.write.running
+}
+
+fn wants_mending(state: &State) -> bool {
+    let may_come = match state.phase {
+        Phase::Open => !state.write.paused,
+        Phase::Cutting => true,
+        Phase::Closed | Phase::Removed => false,
+    };
+    state.fault.is_some() && may_come
 }
 
 fn unsynced(state: &State) -> Unsynced {

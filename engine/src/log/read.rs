@@ -296,7 +296,8 @@ impl LogInner {
             return Ok(Some(header.next_offset()));
         }
         let place = self.ask_index(base, |index| index.place_behind(broken.position));
-        let Some(place) = place.await? else {
+        // The index may know of more than there was when this read began.
+        let Some(place) = place.await?.filter(|place| place.position <= reader.end()) else {
             return Ok(None);
         };
         reader.go_to(place.position);

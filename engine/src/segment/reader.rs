@@ -69,6 +69,10 @@ impl SegmentReader {
         self.position
     }
 
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// The segment may have grown since the reader was made.
     pub fn set_end(&mut self, end: u64) {
         assert!(end >= self.position, "the end is behind the reader");

@@ -23,6 +23,8 @@ pub struct Coordinator {
     pub index: PartitionIndex,
     pub partition: Rc<Partition>,
     pub phase: RefCell<Phase>,
+    /// It failed because its log went offline.
+    pub failed_with_log: Cell<bool>,
     pub waiting: RefCell<HashMap<Token, OneshotSender<Answer>>>,
     /// Batches given to the partition, and those of them that it has appended; the rest waits for room.
     batches_given: Cell<u64>,
@@ -58,6 +60,7 @@ impl Coordinator {
             index,
             partition,
             phase: RefCell::new(Phase::Loading),
+            failed_with_log: Cell::new(false),
             waiting: RefCell::default(),
             batches_given: Cell::new(0),
             batches_appended: Cell::new(0),

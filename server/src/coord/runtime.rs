@@ -151,7 +151,11 @@ impl Coordinators {
     fn find(self: &Rc<Self>, shard: &Rc<Shard>, index: PartitionIndex) -> Option<Rc<Coordinator>> {
         let present = self.coordinators.borrow().get(&index).cloned();
         if let Some(coordinator) = present {
-            if !coordinator.partition.is_closed() {
+            // One that failed with its log starts over when the log is online again.
+            let is_mended = matches!(*coordinator.phase.borrow(), Phase::Failed)
+                && coordinator.failed_with_log.get()
+                && coordinator.partition.log.fault().is_none();
+            if !coordinator.partition.is_closed() && !is_mended {
                 return Some(coordinator);
             }
             self.drop_coordinator(&coordinator);
@@ -260,6 +264,7 @@ impl Coordinators {
         let partition = coordinator.index;
         tracing::error!(%partition, %why, "group coordinator failed");
         if coordinator.partition.log.fault().is_some() {
+            coordinator.failed_with_log.set(true);
             self.retire(coordinator);
         } else {
             self.drop_coordinator(coordinator);
