@@ -5,6 +5,7 @@ mod crash;
 mod dump_log;
 mod groups;
 mod hostile;
+mod power_loss;
 mod restart;
 mod roundtrip;
 mod startup;

@@ -14,10 +14,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::{
     ResponseError,
     messages::{
-        BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, InitProducerIdRequest,
-        ListOffsetsRequest, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader,
-        TopicName,
+        BrokerId, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, FetchRequest,
+        FetchResponse, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+        ProduceResponse, RequestHeader, ResponseHeader, TopicName,
         create_topics_request::CreatableTopic,
+        delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         fetch_request::{FetchPartition, FetchTopic},
         fetch_response::PartitionData,
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
@@ -27,6 +28,8 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes},
 };
 
+use crate::raw_batch::read_values;
+
 /// No answer of a healthy broker takes this long.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -35,6 +38,13 @@ pub const FETCH_VERSION: i16 = 12;
 pub const LIST_OFFSETS_VERSION: i16 = 7;
 pub const CREATE_TOPICS_VERSION: i16 = 7;
 pub const INIT_PRODUCER_ID_VERSION: i16 = 4;
+pub const DELETE_RECORDS_VERSION: i16 = 2;
+pub const DELETE_TOPICS_VERSION: i16 = 5;
+pub const METADATA_VERSION: i16 = 9;
+
+/// Timestamps that ListOffsets takes for a place.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
 
 const FETCH_BYTES_MAX: i32 = 50 << 20;
 
@@ -89,6 +99,16 @@ impl WireClient {
     pub fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
         let id = self.send(request, version);
         self.receive::<R>(version, id)
+    }
+
+    /// As `call`; `None` when the broker goes away before it has answered.
+    #[track_caller]
+    pub fn try_call<R: Request>(&mut self, request: &R, version: i16) -> Option<R::Response> {
+        let id = self.next_correlation_id;
+        self.next_correlation_id += 1;
+        self.send_bytes(&frame(request, version, id)).ok()?;
+        let mut reply = self.read_frame()?;
+        Some(decode_reply::<R>(&mut reply, version, id))
     }
 
     /// The next frame without its size; `None` when the broker has closed the connection.
@@ -235,11 +255,28 @@ impl WireClient {
             .unwrap_or_else(|error| panic!("{topic}-{partition}: {error:?}"))
     }
 
+    /// The offset of the first record that can be read.
+    #[track_caller]
+    pub fn log_start(&mut self, topic: &str, partition: i32) -> i64 {
+        self.offset_at(topic, partition, EARLIEST)
+            .unwrap_or_else(|error| panic!("{topic}-{partition}: {error:?}"))
+    }
+
     #[track_caller]
     pub fn latest_offset(&mut self, topic: &str, partition: i32) -> Result<i64, ResponseError> {
+        self.offset_at(topic, partition, LATEST)
+    }
+
+    #[track_caller]
+    fn offset_at(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        timestamp: i64,
+    ) -> Result<i64, ResponseError> {
         let partition = ListOffsetsPartition::default()
             .with_partition_index(partition)
-            .with_timestamp(-1);
+            .with_timestamp(timestamp);
         let topic = ListOffsetsTopic::default()
             .with_name(topic_name(topic))
             .with_partitions(vec![partition]);
@@ -249,6 +286,70 @@ impl WireClient {
         let reply = self.call(&request, LIST_OFFSETS_VERSION);
         let found = &reply.topics[0].partitions[0];
         error(found.error_code).map_or(Ok(found.offset), Err)
+    }
+
+    /// Moves the start of the log to this offset.
+    #[track_caller]
+    pub fn delete_records(&mut self, topic: &str, partition: i32, before: i64) {
+        let partition = DeleteRecordsPartition::default()
+            .with_partition_index(partition)
+            .with_offset(before);
+        let topic = DeleteRecordsTopic::default()
+            .with_name(topic_name(topic))
+            .with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(20_000);
+        let reply = self.call(&request, DELETE_RECORDS_VERSION);
+        let answer = &reply.topics[0].partitions[0];
+        assert_eq!(error(answer.error_code), None, "delete records");
+        assert_eq!(answer.low_watermark, before);
+    }
+
+    #[track_caller]
+    pub fn delete_topic(&mut self, name: &str) {
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![topic_name(name)])
+            .with_timeout_ms(20_000);
+        let reply = self.call(&request, DELETE_TOPICS_VERSION);
+        assert_eq!(error(reply.responses[0].error_code), None, "delete {name}");
+    }
+
+    /// The names of all topics.
+    #[track_caller]
+    pub fn topics(&mut self) -> Vec<String> {
+        let request = MetadataRequest::default().with_topics(None);
+        let reply = self.call(&request, METADATA_VERSION);
+        let names = reply.topics.into_iter().filter_map(|topic| topic.name);
+        names.map(|name| name.0.to_string()).collect()
+    }
+
+    /// Everything that can be read, as offset and value; fails on a gap.
+    #[track_caller]
+    pub fn read_all(&mut self, topic: &str, partition: i32) -> Vec<(i64, Vec<u8>)> {
+        let mut next = self.log_start(topic, partition);
+        let end = self.log_end(topic, partition);
+        let mut all = Vec::new();
+        while next < end {
+            let fetched = self.fetch(topic, partition, next);
+            assert_eq!(
+                error(fetched.error_code),
+                None,
+                "{topic}-{partition} at {next}"
+            );
+            let records = fetched.records.unwrap_or_default();
+            let before = next;
+            for (offset, value) in read_values(&records) {
+                // A fetch begins with the batch that holds its offset.
+                if offset >= next {
+                    assert_eq!(offset, next, "a gap in {topic}-{partition}");
+                    all.push((offset, value));
+                    next += 1;
+                }
+            }
+            assert!(next > before, "{topic}-{partition}: nothing at {next}");
+        }
+        all
     }
 
     /// A producer id of its own, epoch 0.
