@@ -2,6 +2,7 @@
 
 mod clients;
 mod crash;
+mod disk_faults;
 mod dump_log;
 mod groups;
 mod hostile;

@@ -376,6 +376,18 @@ pub fn produce_request(
     records: Option<Bytes>,
     acks: i16,
 ) -> ProduceRequest {
+    produce_request_within(topic, partition, records, acks, Duration::from_secs(20))
+}
+
+/// The broker shall answer within this time, whether it has the records then or not.
+pub fn produce_request_within(
+    topic: &str,
+    partition: i32,
+    records: Option<Bytes>,
+    acks: i16,
+    time: Duration,
+) -> ProduceRequest {
+    let timeout_ms = i32::try_from(time.as_millis()).expect("a test waits for a short time");
     let partition = PartitionProduceData::default()
         .with_index(partition)
         .with_records(records);
@@ -384,7 +396,7 @@ pub fn produce_request(
         .with_partition_data(vec![partition]);
     ProduceRequest::default()
         .with_acks(acks)
-        .with_timeout_ms(20_000)
+        .with_timeout_ms(timeout_ms)
         .with_topic_data(vec![topic])
 }
 

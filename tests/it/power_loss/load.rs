@@ -59,7 +59,9 @@ impl ProducerContext for Oracle {
             Ok(message) => {
                 let acknowledged = Acknowledged {
                     partition: message.partition(),
-                    offset: message.offset(),
+                    offset: u64::try_from(message.offset())
+                        .ok()
+                        .map(|_| message.offset()),
                     identity: *identity,
                 };
                 let mut inbox = self.acknowledged.lock().expect("no holder panics");

@@ -83,9 +83,10 @@ fn check_power_loss(file_system: FileSystem) {
         run.cycle(cycle);
         if cycle.is_multiple_of(50) || cycle == cycles {
             eprintln!(
-                "{name}: {cycle} power losses in {} s; persisted: {} acknowledged, 0 lost; replicated: {} acknowledged, {} lost; slowest start {:?}",
+                "{name}: {cycle} power losses in {} s; persisted: {} acknowledged ({} without offset), 0 lost; replicated: {} acknowledged, {} lost; slowest start {:?}",
                 began.elapsed().as_secs(),
                 run.model.acknowledged(),
+                run.model.acknowledged_without_offset(),
                 run.replicated.acknowledged,
                 run.replicated.lost,
                 run.slowest_start,

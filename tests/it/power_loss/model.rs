@@ -60,7 +60,8 @@ impl Identity {
 #[derive(Clone, Copy, Debug)]
 pub struct Acknowledged {
     pub partition: i32,
-    pub offset: i64,
+    /// Not known where the broker only said that it had the batch already: it remembers the offsets of five batches.
+    pub offset: Option<i64>,
     pub identity: Identity,
 }
 
@@ -83,6 +84,7 @@ pub struct Model {
     partitions: Vec<Partition>,
     inbox: Acknowledgements,
     acknowledged: u64,
+    acknowledged_without_offset: u64,
 }
 
 impl Model {
@@ -91,6 +93,7 @@ impl Model {
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             inbox: Acknowledgements::default(),
             acknowledged: 0,
+            acknowledged_without_offset: 0,
         }
     }
 
@@ -100,6 +103,10 @@ impl Model {
 
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    pub fn acknowledged_without_offset(&self) -> u64 {
+        self.acknowledged_without_offset
     }
 
     /// Returns when an acknowledgement has come that no check has seen yet.
@@ -125,9 +132,15 @@ impl Model {
         for one in acknowledged {
             self.acknowledged += 1;
             let entries = &mut self.partitions[one.partition as usize].entries;
-            let entry = entries
-                .get_mut(&one.offset)
-                .unwrap_or_else(|| panic!("nothing is where this was acknowledged: {one:?}"));
+            self.acknowledged_without_offset += u64::from(one.offset.is_none());
+            let entry = match one.offset {
+                Some(offset) => entries.get_mut(&offset),
+                None => entries
+                    .values_mut()
+                    .find(|entry| entry.identity == one.identity),
+            };
+            let entry =
+                entry.unwrap_or_else(|| panic!("nothing is where this was acknowledged: {one:?}"));
             assert_eq!(entry.identity, one.identity, "at the place of {one:?}");
             assert!(!entry.acknowledged, "acknowledged twice: {one:?}");
             entry.acknowledged = true;

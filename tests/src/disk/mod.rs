@@ -13,6 +13,7 @@
 
 mod leftovers;
 mod system;
+mod throttle;
 
 use std::{
     fs, io,
@@ -24,6 +25,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+pub use throttle::Throttle;
 
 use system::{LoopDevice, MountKind};
 
