@@ -221,6 +221,22 @@ impl Broker {
         self.options.clone()
     }
 
+    /// SIGSTOP; when this returns none of the broker's threads runs any more, so nothing more is acknowledged. Disks still finish
+    /// what they were asked for.
+    pub fn suspend(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let deadline = Instant::now() + STOP_MAX;
+        while !fs::read_dir(&tasks)
+            .expect("our own child, not waited for")
+            .flatten()
+            .all(|task| is_stopped(&task.path()))
+        {
+            assert!(Instant::now() < deadline, "the broker does not stop");
+            thread::yield_now();
+        }
+    }
+
     /// SIGTERM; the broker must end by itself with exit code 0.
     pub fn stop(mut self) -> Options {
         let status = self.terminate();
@@ -232,13 +248,17 @@ impl Broker {
         self.options.clone()
     }
 
-    #[allow(unsafe_code)]
     fn terminate(&mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.wait(STOP_MAX)
+    }
+
+    #[allow(unsafe_code)]
+    fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("a pid fits");
         // SAFETY: a signal to our own child, which has not been waited for, so the pid is still its own.
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        let sent = unsafe { libc::kill(pid, signal) };
         assert_eq!(sent, 0, "our own child takes a signal");
-        self.wait(STOP_MAX)
     }
 
     /// Waits for the process to end by itself.
@@ -273,6 +293,17 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Stopped, or ended. The state follows the name, which is in parentheses.
+fn is_stopped(task: &Path) -> bool {
+    let Ok(line) = fs::read_to_string(task.join("stat")) else {
+        return true;
+    };
+    let state = line
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 'Z' | 'X'))
 }
 
 fn collect(

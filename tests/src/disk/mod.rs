@@ -209,7 +209,8 @@ impl Disk {
         self.mounted = false;
     }
 
-    /// From now on nothing reaches the disk; every operation fails. What follows is: kill the broker, then [`Disk::restore_power`].
+    /// From now on nothing reaches the disk; every operation fails. Stop the processes on it first: a sync at the very moment may
+    /// be told a success that is none. What follows is: kill the broker, then [`Disk::restore_power`].
     pub fn lose_power(&self, how: PowerLoss) {
         system::shut_down(&self.path(), how)
             .unwrap_or_else(|error| panic!("{NEEDS}: FS_IOC_SHUTDOWN: {error}"));
