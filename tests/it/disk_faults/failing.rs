@@ -19,10 +19,13 @@ use super::{DISK_ERROR, kcat_produce, ledger::Ledger, logged};
 use crate::clients::create_topics;
 
 const NOTICED_TIME_MAX: Duration = Duration::from_secs(30);
-const OFFLINE: &str = "log is offline until it is reopened";
+/// A log that is offline is tried at least once a minute.
+const MENDED_TIME_MAX: Duration = Duration::from_secs(90);
+const OFFLINE: &str = "log is offline";
+const ONLINE: &str = "log is online again";
 
 /// The error of a disk that makes ext4 read-only, as it usually ends. The journals cannot be written any more, so every persisted
-/// log goes offline; what was acknowledged can be read all the while, and written on after the repair.
+/// log goes offline, and stays so; what was acknowledged can be read all the while, and written on after the repair.
 #[test]
 fn a_failed_journal_write_takes_the_persisted_logs_offline() {
     const PARTITIONS: i32 = 4;
@@ -117,16 +120,25 @@ fn a_failed_segment_write_takes_one_log_offline() {
     let offline = logged(&broker, "ERROR", OFFLINE);
     assert_eq!(offline.len(), 1, "{offline:?}");
     assert!(offline[0].contains("\"victim-0\""), "{offline:?}");
-    assert_eq!(Metrics::scrape(&broker).get("forebay_faults_total"), 1.0);
+    assert_eq!(Metrics::scrape(&broker).get("forebay_logs_offline"), 1.0);
 
-    // The fault passes; nothing acknowledged by anyone is lost then, whatever comes.
+    // The fault passes: the log comes back by itself, with all that was acknowledged.
     disk.mend();
+    victim.produce_again_within(&mut client, MENDED_TIME_MAX);
+    victim.check(&mut client);
+    let metrics = Metrics::scrape(&broker);
+    assert_eq!(metrics.get("forebay_logs_offline"), 0.0);
+    assert_eq!(metrics.get("forebay_logs_reopened_total"), 1.0);
+    let online = logged(&broker, "INFO", ONLINE);
+    assert!(
+        online.len() == 1 && online[0].contains("\"victim-0\""),
+        "{online:?}"
+    );
     for other in &mut others {
         other.set_record_bytes(900_000);
         other.produce(&mut client, 2);
         other.check(&mut client);
     }
-    victim.check(&mut client);
     let broker = Broker::start(broker.kill());
     let mut client = WireClient::connect(&broker.bootstrap());
     victim.check(&mut client);
