@@ -157,7 +157,7 @@ fn a_failed_sync_takes_the_log_offline() {
     let mut disk = Disk::new("sync", FileSystem::Ext4, 320 << 20);
     let options = Options::new(&disk.path().join("data"))
         .set("forebay.shards", 1)
-        .set("forebay.checkpoint.interval.ms", 2000)
+        .set("forebay.checkpoint.interval.ms", 4000)
         .set("forebay.write.chunk.bytes", 64 << 10);
     let broker = Broker::start(options);
     let topic = NewTopic::new("r", 1, TopicReplication::Fixed(1));
