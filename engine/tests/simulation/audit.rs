@@ -34,9 +34,10 @@ pub fn check(world: &Rc<RefCell<World>>, disk: Disk) -> Disk {
         // What an error left to do is done by the next start.
         let erred = world.borrow().life.trouble.excuses_faults();
         for at in 0..LOGS {
-            let dir = Path::new(DATA_DIR).join(world.borrow().models[at].name.to_string());
-            if names.contains(&world.borrow().models[at].name.to_string()) {
-                check_log(&rt, &world.borrow().models[at], dir, erred).await;
+            let model = world.borrow().models[at].clone();
+            let name = model.name.to_string();
+            if names.contains(&name) {
+                check_log(&rt, &model, Path::new(DATA_DIR).join(name), erred).await;
             }
         }
     });

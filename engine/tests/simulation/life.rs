@@ -174,20 +174,21 @@ async fn live(rt: Rt, world: Rc<RefCell<World>>, config: EngineConfig) -> bool {
         delete_all(&rt, &engine, &world).await;
     }
     let closed = engine.close().await;
-    let mut borrowed = world.borrow_mut();
-    let world = &mut *borrowed;
-    world.observe_all();
-    if let Err(fault) = closed {
-        assert!(life.trouble.excuses_faults(), "close: {fault}");
-        return false;
-    }
-    for (model, handle) in world.models.iter_mut().zip(&world.handles) {
-        if handle.is_some() {
-            model.closed();
+    {
+        let mut world = world.borrow_mut();
+        let world = &mut *world;
+        world.observe_all();
+        if let Err(fault) = closed {
+            assert!(life.trouble.excuses_faults(), "close: {fault}");
+            return false;
         }
+        for (model, handle) in world.models.iter_mut().zip(&world.handles) {
+            if handle.is_some() {
+                model.closed();
+            }
+        }
+        world.handles = vec![None; LOGS];
     }
-    world.handles = vec![None; LOGS];
-    drop(borrowed);
     drop((engine, progress));
     // Whatever is still under way holds files.
     sim.set_faults(Faults::default());
@@ -291,7 +292,7 @@ async fn read_all(
     log: &Log,
     trust: Trust,
 ) -> Result<Option<Vec<Held>>, Fault> {
-    let marks = log.marks();
+    let mut marks = log.marks();
     let mut found = Vec::new();
     let mut whole = true;
     let mut from = marks.log_start;
@@ -322,6 +323,13 @@ async fn read_all(
                 from = world.borrow().models[at]
                     .batch_of(from.get())
                     .map_or(from.plus(1), |held| held.header.next_offset());
+            }
+            // Retention has begun.
+            Err(ReadError::OutOfRange { log_start, .. }) if log_start > marks.log_start => {
+                marks.log_start = log_start;
+                from = log_start;
+                found.clear();
+                whole = true;
             }
             Err(error) => panic!("{}: {error}", log.name()),
         }

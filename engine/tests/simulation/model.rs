@@ -70,6 +70,7 @@ pub enum Trust {
     None,
 }
 
+#[derive(Clone)]
 pub struct LogModel {
     pub id: LogId,
     pub name: LogName,
@@ -258,9 +259,12 @@ impl LogModel {
         self.log_start_min = self.log_start_min.max(log_start);
     }
 
-    /// Everything in the log is promised: it was closed in order.
+    /// Everything in the log is promised: it was closed in order. Of one that was offline in between the model does not know all.
     pub fn closed(&mut self) {
-        assert!(!self.cutting && !self.faulted);
+        assert!(!self.cutting);
+        if self.faulted {
+            return;
+        }
         self.promised_end = self.end();
         self.log_start_min = self.log_start();
     }
