@@ -409,6 +409,11 @@ impl LogModel {
                 self.log_start_max
             );
         }
+        // What was cut stays cut, unless the disk lost the write that said so.
+        let cuts = match trust {
+            Trust::None => 0,
+            _ => u64::MAX,
+        };
         let mut next = None;
         for held in found {
             if let Some(next) = next {
@@ -416,7 +421,7 @@ impl LogModel {
             }
             next = Some(held.next());
             assert!(
-                self.may_hold(&held.bytes, held.base(), u64::MAX),
+                self.may_hold(&held.bytes, held.base(), cuts),
                 "{name}: the batch at {} was not appended there",
                 held.base()
             );
