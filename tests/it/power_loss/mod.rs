@@ -202,8 +202,8 @@ impl Run {
         }
     }
 
-    /// Whoever loses power can say nothing afterwards, so the broker stops first. (If it went on it could be told of a success
-    /// that is none: XFS takes a sync for done when it finds nothing to flush any more, and a shutdown leaves nothing to flush.)
+    /// Whoever loses power can say nothing afterwards, so the broker stops first. (One run on XFS in which
+    /// it went on ended with an acknowledged record missing: perhaps a sync that raced with the shutdown; that was not shown.)
     fn cut(&self, broker: Broker, how: PowerLoss) {
         broker.suspend();
         self.disk.lose_power(how);
