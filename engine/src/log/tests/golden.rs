@@ -109,12 +109,31 @@ enum End {
     Killed,
 }
 
-/// Writes new directories into `$FOREBAY_GOLDEN`: cargo test -p forebay-engine -- --ignored write_golden_directories
+/// Writes new directories into `$FOREBAY_GOLDEN`: cargo test -p forebay-engine write_golden_directories. Without it they are written to a
+/// place of their own and removed, so that this works when it is needed.
 #[test]
-#[ignore = "writes files"]
 #[allow(clippy::disallowed_methods)]
 fn write_golden_directories() {
-    let out = PathBuf::from(std::env::var("FOREBAY_GOLDEN").expect("FOREBAY_GOLDEN"));
+    let wanted = std::env::var_os("FOREBAY_GOLDEN").map(PathBuf::from);
+    let scratch = std::env::temp_dir().join(format!("forebay-golden-{}", std::process::id()));
+    write_directories(wanted.as_ref().unwrap_or(&scratch));
+    if wanted.is_none() {
+        let mut files = Vec::new();
+        host_files(&scratch, &mut files);
+        std::fs::remove_dir_all(&scratch).expect("remove");
+        for name in ["clean", "killed"] {
+            let dir = scratch.join(name);
+            let logs = files.iter().filter(|(path, content)| {
+                let is_segment = path.extension().is_some_and(|extension| extension == "log");
+                path.starts_with(&dir) && is_segment && !content.is_empty()
+            });
+            assert!(logs.count() > 0, "{name}: no segment was written");
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods)]
+fn write_directories(out: &Path) {
     for (end, name) in [(End::Orderly, "clean"), (End::Killed, "killed")] {
         let (expected, disk) = sim::run(1, Disk::default(), move |rt| async move {
             rt.create_dir_all(Path::new("/data")).await.expect("create");
