@@ -4,7 +4,7 @@
 //! does, and goes the next time. A deleted segment's file is renamed at once and removed later, so that a reader that has it open
 //! comes to its end in peace.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use super::{
     LogConfig, Marks,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Fault,
-    rt::{Instant, durable},
+    rt::durable,
     segment::{SegmentIndex, index_path, segment_path},
     types::{Offset, Timestamp},
 };
@@ -159,41 +159,53 @@ impl LogInner {
             state.cursors.clear(&self.shared);
             state.segments.drain(..count).collect::<Vec<_>>()
         };
-        let rt = &self.shared.rt;
-        let delay_ms = self.state.borrow().config.file_delete_delay_ms;
-        let due = Instant(rt.now().0 + Duration::from_millis(delay_ms).as_nanos() as u64);
-        for segment in &removed {
+        let mut removed = VecDeque::from(removed);
+        let count = removed.len();
+        while let Some(segment) = removed.pop_front() {
             // One at a time: while names are held no log of the shard can open a file.
             let _names = self.shared.hold_names().await;
             if self.state.borrow().phase == Phase::Removed {
                 // What has these names now may belong to the next log of the same name.
                 return Ok(());
             }
-            self.shared.forget_segment(self.segment_key(segment.base));
-            // The index first: a crash must not leave one that nobody removes.
-            for path in [
-                index_path(&self.dir, segment.base),
-                segment_path(&self.dir, segment.base),
-            ] {
-                if !rt.exists(&path).await {
-                    continue;
-                }
-                let mut name = path.clone().into_os_string();
-                name.push(".deleted");
-                let deleted = std::path::PathBuf::from(name);
-                let renamed = rt.rename(&path, &deleted).await;
-                renamed.map_err(|error| Fault::io("rename", &path, error))?;
-                self.shared
-                    .deletions
-                    .borrow_mut()
-                    .push_back(Deletion { due, path: deleted });
+            if let Err(fault) = self.give_files_up(segment.base).await {
+                // The next check tries again. Going on would leave a hole in the sequence of files.
+                let mut state = self.state.borrow_mut();
+                let at = state
+                    .segments
+                    .partition_point(|kept| kept.base < segment.base);
+                removed.push_front(segment);
+                state.segments.splice(at..at, removed);
+                return Err(fault);
             }
         }
         self.shared.deletion_added.notify_all();
-        durable::sync_dir(rt, &self.dir).await?;
-        tracing::info!(log = %self.name, segments = removed.len(), log_start = %self.state.borrow().marks.log_start, "deleted segments");
+        durable::sync_dir(&self.shared.rt, &self.dir).await?;
+        tracing::info!(log = %self.name, segments = count, log_start = %self.state.borrow().marks.log_start, "deleted segments");
         self.shared
-            .count(|stats| stats.segments_deleted += removed.len() as u64);
+            .count(|stats| stats.segments_deleted += count as u64);
+        Ok(())
+    }
+
+    /// Renames the files of a segment that is out of the log; they are removed when their last reader had time to finish.
+    async fn give_files_up(&self, base: Offset) -> Result<(), Fault> {
+        let rt = &self.shared.rt;
+        let delay_ms = self.state.borrow().config.file_delete_delay_ms;
+        let due = rt.now().plus(Duration::from_millis(delay_ms));
+        self.shared.forget_segment(self.segment_key(base));
+        // The index first: a crash must not leave one that nobody removes.
+        for path in [index_path(&self.dir, base), segment_path(&self.dir, base)] {
+            if !rt.exists(&path).await {
+                continue;
+            }
+            let mut name = path.clone().into_os_string();
+            name.push(".deleted");
+            let deleted = std::path::PathBuf::from(name);
+            let renamed = rt.rename(&path, &deleted).await;
+            renamed.map_err(|error| Fault::io("rename", &path, error))?;
+            let deletion = Deletion { due, path: deleted };
+            self.shared.deletions.borrow_mut().push_back(deletion);
+        }
         Ok(())
     }
 }
