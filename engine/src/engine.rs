@@ -10,7 +10,7 @@ mod space_watch;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
@@ -103,6 +103,9 @@ impl Engine {
             "what may go to the journal must fit one of its files"
         );
         let last_run = LastRun::open(&rt, &config).await?;
+        if !last_run.ended_in_order() {
+            sync_what_is_seen(&rt, &config.data_dir).await?;
+        }
         let generation = last_run.next_generation();
         let journal_needed_from = last_run.journal();
         let limits = Limits {
@@ -260,6 +263,7 @@ impl Engine {
             .await;
         self.0.stop_background().await;
         self.0.checkpoint(Kind::Clean).await?;
+        self.0.finish_removals().await;
         self.0.save_indexes(0).await;
         match self.0.first_fault() {
             Some(fault) => Err(fault),
@@ -282,6 +286,18 @@ impl Inner {
             checkpoint_bytes = stats.recovery_checkpoint_bytes,
             "read at the start"
         );
+    }
+
+    /// What retention was about when it was stopped. Log starts are in a checkpoint by now.
+    async fn finish_removals(&self) {
+        let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
+        for log in logs {
+            if log.fault().is_none()
+                && let Err(fault) = log.remove_segments_below_start().await
+            {
+                tracing::warn!(log = %log.name, %fault, "segments below the log start are left for the next start to remove");
+            }
+        }
     }
 
     fn first_fault(&self) -> Option<Fault> {
@@ -323,4 +339,12 @@ impl Inner {
         }
         durable::sync_dir(rt, data_dir).await
     }
+}
+
+/// A run that was killed may have cut, created or renamed what it did not come to sync. What this run sees of it must not be undone by a
+/// power failure after it was taken for true.
+async fn sync_what_is_seen(rt: &Rt, data_dir: &Path) -> Result<(), Fault> {
+    let file_system = rt.file_system(data_dir).await;
+    let fault = |error| Fault::io("sync the file system of", data_dir, error);
+    file_system.map_err(fault)?.sync().await.map_err(fault)
 }

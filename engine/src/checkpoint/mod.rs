@@ -73,6 +73,8 @@ pub struct Checkpoints {
     /// Newest one in any file.
     generation: Option<u64>,
     journals: HashMap<ShardId, JournalPosition>,
+    /// Shards whose file ends with an orderly end.
+    closed: HashSet<ShardId>,
     damage: Vec<Fault>,
     read_bytes: u64,
 }
@@ -104,34 +106,41 @@ impl Checkpoints {
                 continue;
             };
             let path = dir.join(&entry.name);
-            // One that cannot be read is reported when it is asked for.
-            if let Ok(head) = all.head(rt, &path).await {
-                all.generation = all.generation.max(Some(head.generation));
+            match all.head(rt, &path).await {
+                Ok(head) => all.generation = all.generation.max(Some(head.generation)),
+                // A damaged one is reported when it is asked for.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(error) => return Err(Fault::io("read the checkpoint", path, error)),
             }
             all.files.push(CheckpointFile { shard, path });
         }
         Ok(all)
     }
 
-    /// Reads the file of a shard, unless that was done.
-    pub async fn load(&mut self, rt: &Rt, shard: ShardId) {
+    /// Reads the file of a shard, unless that was done. A damaged one is noted; one that the disk does not give out now may be whole, and
+    /// is an error: who goes on without it forgets log starts, and overwrites it.
+    pub async fn load(&mut self, rt: &Rt, shard: ShardId) -> Result<(), Fault> {
         let file = self.files.iter().find(|file| file.shard == shard);
         let path = file.map(|file| file.path.clone());
-        let Some(path) = path.filter(|_| self.loaded.insert(shard)) else {
-            return;
+        let Some(path) = path.filter(|_| !self.loaded.contains(&shard)) else {
+            return Ok(());
         };
         match self.read(rt, &path).await {
             Ok(content) => self.merge(shard, content),
+            Err(fault @ Fault::Io { .. }) => return Err(fault),
             Err(fault) => self.damage.push(fault),
         }
+        self.loaded.insert(shard);
+        Ok(())
     }
 
     /// Reads the files of all shards.
-    pub async fn load_all(&mut self, rt: &Rt) {
+    pub async fn load_all(&mut self, rt: &Rt) -> Result<(), Fault> {
         let shards: Vec<ShardId> = self.files.iter().map(|file| file.shard).collect();
         for shard in shards {
-            self.load(rt, shard).await;
+            self.load(rt, shard).await?;
         }
+        Ok(())
     }
 
     /// What is known of a log. With a damaged file only records of the newest generation are trusted: an older one may have been
@@ -151,6 +160,11 @@ impl Checkpoints {
     pub fn is_clean(&self, log: LogId) -> bool {
         let known = self.log(log).filter(|_| self.damage.is_empty());
         known.is_some_and(|known| known.clean && Some(known.generation) == self.generation)
+    }
+
+    /// Whether the last run of this shard was closed, with all of its logs.
+    pub fn ended_in_order(&self, shard: ShardId) -> bool {
+        self.damage.is_empty() && self.closed.contains(&shard)
     }
 
     /// Newest ring generation in any file.
@@ -206,6 +220,9 @@ impl Checkpoints {
     fn merge(&mut self, shard: ShardId, from: Content) {
         if let Some(journal) = from.journal {
             self.journals.insert(shard, journal);
+        }
+        if from.clean {
+            self.closed.insert(shard);
         }
         for (generation, record) in from.records {
             self.generation = self.generation.max(Some(generation));

@@ -101,7 +101,7 @@ fn at(generation: u64) -> JournalPosition {
 
 async fn load_all(rt: &Rt, dir: &Path) -> Checkpoints {
     let mut all = Checkpoints::open(rt, dir).await.expect("opens");
-    all.load_all(rt).await;
+    all.load_all(rt).await.expect("read");
     all
 }
 
@@ -133,7 +133,7 @@ fn what_is_written_is_read() {
         assert_eq!(all.stray_files(1).len(), 1);
 
         let mut own = Checkpoints::open(&rt, &dir).await.expect("opens");
-        own.load(&rt, ShardId(1)).await;
+        own.load(&rt, ShardId(1)).await.expect("read");
         assert_eq!(own.logs().count(), 1, "what is not asked for is not read");
         assert_eq!(own.generation(), Some(5));
     });

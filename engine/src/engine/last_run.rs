@@ -31,7 +31,7 @@ impl LastRun {
     pub async fn open(rt: &Rt, config: &EngineConfig) -> Result<LastRun, Fault> {
         let checkpoint_dir = config.data_dir.join(CHECKPOINT_DIR);
         let mut checkpoints = Checkpoints::open(rt, &checkpoint_dir).await?;
-        checkpoints.load(rt, config.shard).await;
+        checkpoints.load(rt, config.shard).await?;
         let replay = Replay::open(rt, &config.data_dir.join(JOURNAL_DIR)).await?;
         let from = checkpoints.journal(config.shard);
         replay.scan(u32::from(config.shard.0), from).await?;
@@ -52,6 +52,11 @@ impl LastRun {
     pub fn next_generation(&self) -> u64 {
         self.newest_generation()
             .map_or(1, |generation| generation + 1)
+    }
+
+    /// Whether this shard's last run was closed, so that all it left is durable.
+    pub fn ended_in_order(&self) -> bool {
+        self.checkpoints.borrow().ended_in_order(self.shard)
     }
 
     fn newest_generation(&self) -> Option<u64> {
@@ -111,8 +116,9 @@ impl LastRun {
         };
         // Taken away meanwhile: nobody else looks, and who has a record of its own needs no more.
         let mut checkpoints = self.checkpoints.borrow().clone();
-        checkpoints.load_all(&self.rt).await;
+        let loaded = checkpoints.load_all(&self.rt).await;
         *self.checkpoints.borrow_mut() = checkpoints;
+        loaded?;
         let from = |shard: u32| {
             let shard = ShardId(u16::try_from(shard).ok()?);
             self.checkpoints.borrow().journal(shard)

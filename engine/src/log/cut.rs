@@ -81,7 +81,14 @@ impl LogInner {
         if let Some(fault) = self.fault() {
             return Err(fault);
         }
-        let cut = self.plan_cut(end).await?;
+        let cut = match self.plan_cut(end).await {
+            Ok(cut) => cut,
+            Err(fault) => {
+                // Nothing was changed yet: the log can be mended.
+                self.state.borrow_mut().write.paused = false;
+                return Err(fault);
+            }
+        };
         let (kept_base, kept_len) = (self.cut_base(end), cut.index.len());
         let removed = self.apply_cut(cut);
         self.changed.notify_all();
@@ -102,7 +109,8 @@ impl LogInner {
             .await
             .map_err(fault)?;
         file.truncate(kept_len).await.map_err(fault)?;
-        file.sync().await.map_err(fault)
+        self.synced(async { file.sync().await.map_err(fault) })
+            .await
     }
 
     /// Waits until a checkpoint describes the log as it is now. One that succeeds repeats what was known of a log that went offline.
@@ -132,7 +140,12 @@ impl LogInner {
     }
 
     async fn plan_cut(self: &Rc<Self>, end: Offset) -> Result<Cut, Fault> {
-        let index = self.index_up_to(self.cut_base(end), end).await?;
+        let base = self.cut_base(end);
+        let index = self.index_up_to(base, end).await?;
+        if index.next_offset() != end {
+            let what = format!("batches up to {}, and not to {end}", index.next_offset());
+            return Err(Fault::corrupt(what, segment_path(&self.dir, base)));
+        }
         let producers = self.producers_at(end).await?;
         Ok(Cut {
             end,
@@ -162,15 +175,7 @@ impl LogInner {
             .map_err(fault)?;
         let mut reader = SegmentReader::new(file, place.position, len);
         loop {
-            match reader.peek().await.map_err(fault)? {
-                Next::Batch(header, _) if header.base_offset < index.next_offset() => {
-                    let what = format!(
-                        "a batch at {} after {}",
-                        header.base_offset,
-                        index.next_offset()
-                    );
-                    return Err(Fault::corrupt(what, path));
-                }
+            match self.judge(reader.peek().await.map_err(fault)?, index.next_offset()) {
                 Next::Batch(header, _) if header.next_offset() <= end => {
                     index.push(&header, reader.position());
                     reader.advance(&header);

@@ -19,8 +19,7 @@ use super::{
 };
 use crate::{
     error::Fault,
-    rt::File,
-    segment::{Next, SegmentReader, SegmentWriter, index_path, segment_path, writer::patch},
+    segment::{Next, SegmentReader, SegmentWriter, index_path, segment_path, writer::Run},
     types::Offset,
 };
 
@@ -111,10 +110,7 @@ impl LogInner {
             .await
             .map_err(fault)?;
         let mut reader = SegmentReader::new(Rc::clone(&file), unsynced.position, unsynced.end);
-        let mut run = Run {
-            start: unsynced.position,
-            bytes: Vec::new(),
-        };
+        let mut run = Run::at(unsynced.position);
         let mut offset = unsynced.offset;
         while run.end() < unsynced.end {
             let position = run.end();
@@ -126,8 +122,8 @@ impl LogInner {
                     if reader.position() != position {
                         reader.go_to(position);
                     }
-                    match reader.peek().await.map_err(fault)? {
-                        Next::Batch(header, bytes) if header.base_offset >= offset => {
+                    match self.judge(reader.peek().await.map_err(fault)?, offset) {
+                        Next::Batch(header, bytes) => {
                             reader.advance(&header);
                             (header.next_offset(), bytes)
                         }
@@ -136,28 +132,17 @@ impl LogInner {
                 }
             };
             offset = next;
-            run.bytes.extend_from_slice(&bytes);
-            if run.bytes.len() >= shared.limits.write_chunk_bytes_max {
-                run = self.write_run(&file, run).await.map_err(fault)?;
+            run.push(&bytes);
+            if run.len() >= shared.limits.write_chunk_bytes_max {
+                run.write(&shared.rt, &file).await.map_err(fault)?;
             }
         }
-        self.write_run(&file, run).await.map_err(fault)?;
+        run.write(&shared.rt, &file).await.map_err(fault)?;
         file.sync()
             .await
             .map_err(|error| self.io_fault("sync", base, error))?;
         shared.count(|stats| stats.segment_syncs += 1);
         Ok(())
-    }
-
-    /// Writes the run where it belongs; the bytes around it stay as they are.
-    async fn write_run(&self, file: &File, run: Run) -> std::io::Result<Run> {
-        if !run.bytes.is_empty() {
-            patch(&self.shared.rt, file, run.start, &run.bytes).await?;
-        }
-        Ok(Run {
-            start: run.end(),
-            bytes: Vec::new(),
-        })
     }
 
     fn in_tail(&self, base: Offset, offset: Offset, position: u64) -> Option<(Offset, Bytes)> {
@@ -178,21 +163,10 @@ impl LogInner {
     }
 }
 
-/// Bytes of a file that are written with one write.
-struct Run {
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Run {
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
-    }
-}
-
 /// A writer that is paused without end is what a cut that failed halfway leaves.
 fn is_mendable(state: &State) -> bool {
-    wants_mending(state) && state.phase == Phase::Open && !state.write.running
+    let is_still = !state.write.running && state.write.syncs == 0;
+    wants_mending(state) && state.phase == Phase::Open && is_still
 }
 
 fn wants_mending(state: &State) -> bool {

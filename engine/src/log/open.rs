@@ -326,6 +326,7 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         wanted_end: end,
         running: false,
         paused: false,
+        syncs: 0,
         // That cut may not be durable yet: an orderly end makes it so.
         padded: recovered.report.shortened,
         index_saved_len: recovered.index_saved_len,

@@ -244,7 +244,8 @@ impl LogInner {
         let fault = |error| self.io_fault("read", base, error);
         let mut fetched = Fetched::default();
         loop {
-            let (header, bytes) = match cursor.reader.peek().await.map_err(fault)? {
+            let next = cursor.reader.peek().await.map_err(fault)?;
+            let (header, bytes) = match self.judge(next, expected) {
                 Next::Batch(header, bytes) => (header, bytes),
                 Next::End if fetched.next.is_none() => return Ok((fetched, None)),
                 Next::End => break,
@@ -259,7 +260,7 @@ impl LogInner {
                     };
                     let fault = self.report_damage(version, &broken);
                     match self.pass_over(&mut cursor.reader, &broken).await? {
-                        Some(behind) if behind <= from => {}
+                        Some(behind) if behind <= from => expected = behind,
                         // What is asked for is in there.
                         _ => return Err(fault),
                     }
@@ -284,6 +285,23 @@ impl LogInner {
         Ok((fetched, Some(cursor)))
     }
 
+    /// Neither its offset nor its epoch is covered by the CRC of a batch. What the log knows of both tells whether they are right.
+    pub(super) fn judge(&self, next: Next, expected: Offset) -> Next {
+        let Next::Batch(header, _) = &next else {
+            return next;
+        };
+        if header.base_offset != expected {
+            return Next::Broken(format!("it calls itself {}", header.base_offset));
+        }
+        let state = self.state.borrow();
+        let known = state.epochs.epoch_at(expected);
+        if expected >= state.marks.log_start && known != Some(header.leader_epoch) {
+            let epoch = header.leader_epoch;
+            return Next::Broken(format!("epoch {epoch} where {known:?} was written"));
+        }
+        next
+    }
+
     /// Goes on behind a broken batch, if it is known where the next one begins, and says which offset that may have.
     pub(super) async fn pass_over(
         &self,
@@ -291,8 +309,15 @@ impl LogInner {
         broken: &Broken,
     ) -> Result<Option<Offset>, Fault> {
         let base = broken.segment_base;
+        let fault = |error| self.io_fault("read", base, error);
+        if let Next::Batch(header, _) = reader.peek().await.map_err(fault)? {
+            // Whole, and not where it belongs: its length and how many offsets it has are covered by the CRC.
+            reader.advance(&header);
+            let count = header.next_offset().since(header.base_offset);
+            return Ok(Some(broken.offset.plus(count)));
+        }
         let skipped = reader.skip_broken().await;
-        if let Some(header) = skipped.map_err(|error| self.io_fault("read", base, error))? {
+        if let Some(header) = skipped.map_err(fault)? {
             return Ok(Some(header.next_offset()));
         }
         let place = self.ask_index(base, |index| index.place_behind(broken.position));
@@ -385,7 +410,14 @@ impl LogInner {
         };
         let index = match load_index(&self.shared.rt, &self.dir, base, interval).await {
             Ok(index) if index.len() == len => index,
-            _ => self.rebuild_index(base, len, interval, version).await?,
+            _ => {
+                let _turn = self.shared.index_rebuilds.take(1).await;
+                if let Some(index) = self.shared.indexes.get(&key) {
+                    // Somebody else has built it meanwhile.
+                    return Ok(index);
+                }
+                self.rebuild_index(base, len, interval, version).await?
+            }
         };
         let index = Rc::new(index);
         if self.version() == version {
@@ -436,8 +468,12 @@ impl LogInner {
             let _names = shared.keep_names().await;
             // A cut or a deletion meanwhile has removed the side file, or waits for the names to do so.
             if self.version() == version && !self.is_removed() {
-                durable::replace_file(&shared.rt, &index_path(&self.dir, base), &index.encode())
-                    .await?;
+                let path = index_path(&self.dir, base);
+                let written = durable::replace_file(&shared.rt, &path, &index.encode()).await;
+                if let Err(fault) = written {
+                    // Only a cache: what was built is good for this run.
+                    tracing::warn!(log = %self.name, %fault, "cannot write the index");
+                }
             }
         }
         Ok(index)

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::Fault,
     rt::durable,
-    segment::{SegmentIndex, index_path, segment_path},
+    segment::{Segment, SegmentIndex, index_path, segment_path},
     types::{Offset, Timestamp},
 };
 
@@ -143,7 +143,11 @@ impl LogInner {
 
     /// Takes sealed segments that lie wholly below the log start out of the log. The checkpoint that holds the log start is durable.
     pub async fn remove_segments_below_start(self: &Rc<Self>) -> Result<(), Fault> {
-        let removed = {
+        let mut removal = Removal {
+            log: self,
+            left: VecDeque::new(),
+        };
+        {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
             let log_start = state.marks.log_start;
@@ -157,27 +161,18 @@ impl LogInner {
                 return Ok(());
             }
             state.cursors.clear(&self.shared);
-            state.segments.drain(..count).collect::<Vec<_>>()
-        };
-        let mut removed = VecDeque::from(removed);
-        let count = removed.len();
-        while let Some(segment) = removed.pop_front() {
+            removal.left.extend(state.segments.drain(..count));
+        }
+        let count = removal.left.len();
+        while let Some(base) = removal.left.front().map(|segment| segment.base) {
             // One at a time: while names are held no log of the shard can open a file.
             let _names = self.shared.hold_names().await;
             if self.state.borrow().phase == Phase::Removed {
                 // What has these names now may belong to the next log of the same name.
                 return Ok(());
             }
-            if let Err(fault) = self.give_files_up(segment.base).await {
-                // The next check tries again. Going on would leave a hole in the sequence of files.
-                let mut state = self.state.borrow_mut();
-                let at = state
-                    .segments
-                    .partition_point(|kept| kept.base < segment.base);
-                removed.push_front(segment);
-                state.segments.splice(at..at, removed);
-                return Err(fault);
-            }
+            self.give_files_up(base).await?;
+            removal.left.pop_front();
         }
         self.shared.deletion_added.notify_all();
         durable::sync_dir(&self.shared.rt, &self.dir).await?;
@@ -207,6 +202,24 @@ impl LogInner {
             self.shared.deletions.borrow_mut().push_back(deletion);
         }
         Ok(())
+    }
+}
+
+/// Segments that are on their way out of the log, oldest first. Those that do not get there, because of a fault or since the log is being
+/// closed, come back, and the next call tries again: a hole in the sequence of files must not be.
+struct Removal<'a> {
+    log: &'a LogInner,
+    left: VecDeque<Segment>,
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        let Some(first) = self.left.front().map(|segment| segment.base) else {
+            return;
+        };
+        let mut state = self.log.state.borrow_mut();
+        let at = state.segments.partition_point(|kept| kept.base < first);
+        state.segments.splice(at..at, self.left.drain(..));
     }
 }
 

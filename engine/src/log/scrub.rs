@@ -94,7 +94,7 @@ impl LogInner {
         let mut unpaid = 0;
         loop {
             let position = reader.position();
-            match reader.peek().await.map_err(fault)? {
+            match self.judge(reader.peek().await.map_err(fault)?, offset) {
                 Next::Batch(header, _) => {
                     if let Some(check) = &mut check {
                         check.batch(&header, position);

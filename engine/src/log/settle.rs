@@ -154,7 +154,8 @@ impl LogInner {
             .await
             .map_err(fault)?;
         file.truncate(len).await.map_err(fault)?;
-        file.sync().await.map_err(fault)?;
+        self.synced(async { file.sync().await.map_err(fault) })
+            .await?;
         self.state.borrow_mut().write.padded = false;
         Ok(())
     }

@@ -119,6 +119,8 @@ pub struct Shared {
     names: Budget,
     pub files: Cache<(SegmentKey, Handle), File>,
     pub indexes: Cache<SegmentKey, Index>,
+    /// One index at a time is built again: two for the same segment would write to the same file.
+    pub index_rebuilds: Budget,
     /// Read-ahead that cold readers of all logs hold.
     pub readahead_bytes: Cell<usize>,
     pub progress: Progress,
@@ -150,6 +152,7 @@ impl Shared {
             names: Budget::new(OPENS_IN_FLIGHT_MAX),
             files: Cache::new(OPEN_FILES_MAX),
             indexes: Cache::new(INDEXES_MAX),
+            index_rebuilds: Budget::new(1),
             readahead_bytes: Cell::new(0),
             progress: Progress::default(),
             checkpoints: CheckpointRequests::default(),

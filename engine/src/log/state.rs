@@ -85,6 +85,8 @@ pub struct WriteState {
     pub running: bool,
     /// No new write may begin.
     pub paused: bool,
+    /// Syncs in flight.
+    pub syncs: usize,
     /// The file may be longer than its batches: it was written to since it was cut to its exact length.
     pub padded: bool,
     /// Length of the active segment when its side file was last written.

@@ -8,6 +8,7 @@ mod recovery;
 mod scrub;
 mod space;
 mod table;
+mod unsynced;
 
 use std::{future::Future, path::PathBuf};
 

@@ -45,6 +45,22 @@ pub enum Waited {
     Cut,
 }
 
+/// A mending waits for its end.
+struct SyncInFlight<'a>(&'a LogInner);
+
+impl SyncInFlight<'_> {
+    fn begin(log: &LogInner) -> SyncInFlight<'_> {
+        log.state.borrow_mut().write.syncs += 1;
+        SyncInFlight(log)
+    }
+}
+
+impl Drop for SyncInFlight<'_> {
+    fn drop(&mut self) {
+        self.0.state.borrow_mut().write.syncs -= 1;
+    }
+}
+
 impl LogInner {
     /// Starts the writer if there is something for it to do.
     pub fn start_writer(self: &Rc<Self>) {
@@ -238,7 +254,8 @@ impl LogInner {
             .await
             .map_err(fault)?;
         file.truncate(len).await.map_err(fault)?;
-        file.sync().await.map_err(fault)?;
+        self.synced(async { file.sync().await.map_err(fault) })
+            .await?;
         let index = {
             let state = self.state.borrow();
             let index = state.segments[state.segment_of(base)].live_index();
@@ -360,9 +377,18 @@ impl LogInner {
             .open_segment(key, &path, Handle::Behind)
             .await
             .map_err(fault)?;
-        file.sync().await.map_err(fault)?;
+        self.synced(async { file.sync().await.map_err(fault) })
+            .await?;
         self.shared.count(|stats| stats.segment_syncs += 1);
         Ok(())
+    }
+
+    /// Waits for a sync of a segment. One that ends well after another of this log has failed says nothing: what it was to make durable may
+    /// have gone with that one.
+    pub async fn synced(&self, sync: impl Future<Output = Result<(), Fault>>) -> Result<(), Fault> {
+        let _in_flight = SyncInFlight::begin(self);
+        sync.await?;
+        self.fault().map_or(Ok(()), Err)
     }
 
     /// Stops the writer: when this returns no write is in flight and none begins until [`LogInner::resume_writer`].

@@ -270,6 +270,15 @@ impl Rt {
         }
     }
 
+    /// The file system that holds the directory.
+    pub async fn file_system(&self, dir: &Path) -> io::Result<FileSystem> {
+        let file_system = match self {
+            Rt::Uring(uring) => FileSystemKind::Uring(uring.file_system(dir).await?),
+            Rt::Sim(sim) => FileSystemKind::Sim(sim.file_system(dir).await?),
+        };
+        Ok(FileSystem(file_system))
+    }
+
     pub async fn exists(&self, path: &Path) -> bool {
         match self {
             Rt::Uring(uring) => uring.exists(path).await,
@@ -306,6 +315,28 @@ impl Rt {
         match self {
             Rt::Uring(uring) => uring.connect(address).await,
             Rt::Sim(sim) => sim.connect(address).await,
+        }
+    }
+}
+
+/// A file system, for syncs of many files at once.
+pub struct FileSystem(FileSystemKind);
+
+enum FileSystemKind {
+    Uring(uring::FileSystem),
+    Sim(sim::FileSystem),
+}
+
+impl FileSystem {
+    /// Makes durable what was written and named on it before: content, lengths and names. What failed since the file system was opened, or
+    /// since the last sync through this handle, is an error; it does not say what it struck.
+    ///
+    /// Not all file systems have the device write its cache out if they find nothing of their own to do, and direct writes may have left that
+    /// state. The sync of any one file does; whoever has written directly adds one.
+    pub async fn sync(&self) -> io::Result<()> {
+        match &self.0 {
+            FileSystemKind::Uring(file_system) => file_system.sync().await,
+            FileSystemKind::Sim(file_system) => file_system.sync().await,
         }
     }
 }

@@ -8,9 +8,15 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::rt::{File, Rt, buf::ALIGNMENT};
+use crate::rt::{
+    File, Rt,
+    buf::{ALIGNMENT, AlignedBuf},
+};
 
 const BLOCK: u64 = ALIGNMENT as u64;
+
+/// So often a block is read until two reads that follow one another agree.
+const READS_MAX: usize = 5;
 
 /// The end of one segment file. It belongs to one write at a time: whoever writes takes it and puts it back.
 pub struct SegmentWriter {
@@ -63,7 +69,7 @@ impl SegmentWriter {
 
     async fn read_head(&self, file: &File, start: u64) -> io::Result<Vec<u8>> {
         let len = usize::try_from(self.position - start).expect("less than a block");
-        let bytes = file.read_at(start, len).await?;
+        let bytes = read_steady(file, start, len).await?;
         if bytes.len() != len {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -78,9 +84,73 @@ impl SegmentWriter {
 pub async fn patch(rt: &Rt, file: &File, position: u64, bytes: &[u8]) -> io::Result<()> {
     let start = position - position % BLOCK;
     let before = usize::try_from(position - start).expect("less than a block");
-    let mut buf = rt.alloc(before + bytes.len());
-    let old = file.read_at(start, buf.len()).await?;
-    buf.bytes_mut()[..old.len()].copy_from_slice(&old);
-    buf.bytes_mut()[before..before + bytes.len()].copy_from_slice(bytes);
+    let used = before + bytes.len();
+    let mut buf = rt.alloc(used);
+    let last = buf.len() - ALIGNMENT;
+    if before > 0 {
+        keep_block(file, start, &mut buf, 0).await?;
+    }
+    if !used.is_multiple_of(ALIGNMENT) && (last > 0 || before == 0) {
+        keep_block(file, start, &mut buf, last).await?;
+    }
+    buf.bytes_mut()[before..used].copy_from_slice(bytes);
     file.write_at(buf, start).await
+}
+
+/// Fills the block at `at` of a buffer that will be written at `start` with what the file has there.
+async fn keep_block(file: &File, start: u64, buf: &mut AlignedBuf, at: usize) -> io::Result<()> {
+    let old = read_steady(file, start + at as u64, ALIGNMENT).await?;
+    buf.bytes_mut()[at..at + old.len()].copy_from_slice(&old);
+    Ok(())
+}
+
+/// Reads bytes that will be written again as they are. What one read gets wrong would become true by that, so two have to agree. What is
+/// wrong on the disk itself stays wrong in the same way, and is told by its CRC.
+async fn read_steady(file: &File, position: u64, len: usize) -> io::Result<Bytes> {
+    let mut before = file.read_at(position, len).await?;
+    for _ in 0..READS_MAX {
+        let again = file.read_at(position, len).await?;
+        if again == before {
+            return Ok(again);
+        }
+        before = again;
+    }
+    let what = format!("{READS_MAX} reads of the block at {position} differ from one another");
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+/// Batches that stand one behind the other in a file, gathered to be written there (again) with one write.
+pub struct Run {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Run {
+    pub fn at(start: u64) -> Run {
+        Run {
+            start,
+            bytes: Vec::new(),
+        }
+    }
+
+    pub fn push(&mut self, batch: &[u8]) {
+        self.bytes.extend_from_slice(batch);
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// Writes what was gathered, and goes on behind it.
+    pub async fn write(&mut self, rt: &Rt, file: &File) -> io::Result<()> {
+        if !self.bytes.is_empty() {
+            patch(rt, file, self.start, &self.bytes).await?;
+            *self = Run::at(self.end());
+        }
+        Ok(())
+    }
 }

@@ -36,7 +36,8 @@ pub fn check(world: &Rc<RefCell<World>>, disk: Disk) -> Disk {
         for at in 0..LOGS {
             let model = world.borrow().models[at].clone();
             let name = model.name.to_string();
-            if names.contains(&name) {
+            // Of one that is to be deleted nothing is promised: an error may have stopped that anywhere.
+            if names.contains(&name) && !model.deleting {
                 check_log(&rt, &model, Path::new(DATA_DIR).join(name), erred).await;
             }
         }

@@ -232,7 +232,6 @@ impl LogModel {
         self.cutting = true;
         self.cut_ends = (before, self.end());
         self.promised_end = self.promised_end.min(self.end());
-        self.persisted_from = self.persisted_from.min(self.end());
     }
 
     /// It has returned; after a fault nobody knows what it did.
@@ -242,6 +241,8 @@ impl LogModel {
             return;
         }
         self.cutting = false;
+        // What counts from here on was appended after it; until now it could be what had counted under `replicated`.
+        self.persisted_from = self.persisted_from.min(self.end());
         self.cuts += 1;
         let taken = std::mem::take(&mut self.undecided);
         self.cut
@@ -261,10 +262,10 @@ impl LogModel {
 
     /// Everything in the log is promised: it was closed in order. Of one that was offline in between the model does not know all.
     pub fn closed(&mut self) {
-        assert!(!self.cutting);
         if self.faulted {
             return;
         }
+        assert!(!self.cutting);
         self.promised_end = self.end();
         self.log_start_min = self.log_start();
     }

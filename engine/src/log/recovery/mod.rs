@@ -26,7 +26,7 @@ use crate::{
     journal::{EntryAt, Replay},
     rt::{File, OpenMode, Rt, durable},
     segment::{
-        Index, Next, Segment, SegmentIndex, SegmentReader, index_path, segment_path, writer::patch,
+        Index, Next, Segment, SegmentIndex, SegmentReader, index_path, segment_path, writer::Run,
     },
     types::{LeaderEpoch, LogName, Offset},
 };
@@ -274,7 +274,11 @@ impl Recovery<'_> {
                 Next::End => break,
                 Next::Batch(..) | Next::Broken(_) => {
                     tracing::error!(log = %self.name, segment = %base, position = reader.position(), "a sealed segment is damaged here; kept as it is");
-                    break;
+                    let passed = reader.skip_broken().await;
+                    match passed.map_err(|error| Fault::io("read", &path, error))? {
+                        Some(header) => next_offset = header.next_offset(),
+                        None => break,
+                    }
                 }
             }
         }
@@ -370,7 +374,8 @@ impl Recovery<'_> {
         durable::sync_dir(&self.shared.rt, self.dir).await
     }
 
-    /// Decides batch by batch from `synced` on, and cuts the file behind the last one kept.
+    /// Decides batch by batch from `synced` on, and cuts the file behind the last one kept. What is kept is written again: the last run may
+    /// have seen a sync of it fail, and then what can be read need not be on the disk, nor will another sync bring it there.
     async fn walk_last(
         &self,
         base: Offset,
@@ -385,7 +390,11 @@ impl Recovery<'_> {
             index.skip_to(known.recovery_offset, synced);
         }
         let mut reader = SegmentReader::new(Rc::clone(&file), synced, file_len);
+        let mut again = Run::at(synced);
         loop {
+            if again.len() >= self.shared.limits.write_chunk_bytes_max {
+                again.write(&self.shared.rt, &file).await.map_err(fault)?;
+            }
             let found = match reader.peek().await.map_err(fault)? {
                 Next::Batch(header, bytes)
                     if header.base_offset == index.next_offset()
@@ -403,13 +412,14 @@ impl Recovery<'_> {
             let entry = self.entries.get(&index.next_offset());
             let in_journal = in_journal(&found, entry, &index, file_len);
             match (decide(in_segment, in_journal), found, entry) {
-                (Decision::Keep, Some((header, _)), _) => {
+                (Decision::Keep, Some((header, bytes)), _) => {
+                    again.push(&bytes);
                     index.push(&header, reader.position());
                     reader.advance(&header);
                     walked.note(&self.shared.rt, &header);
                 }
                 (Decision::Restore, _, Some(entry)) => {
-                    self.restore(entry, &file, &mut index, walked).await?;
+                    self.restore(entry, &mut again, &mut index, walked).await?;
                     self.count_read(reader.read_bytes());
                     reader = SegmentReader::new(Rc::clone(&file), index.len(), file_len);
                 }
@@ -417,6 +427,7 @@ impl Recovery<'_> {
             }
         }
         self.count_read(reader.read_bytes());
+        again.write(&self.shared.rt, &file).await.map_err(fault)?;
         if file.len().await.map_err(fault)? > index.len() {
             let cut = cut_bytes(&file, index.len(), file_len).await;
             let cut_bytes = cut.map_err(fault)?;
@@ -438,7 +449,7 @@ impl Recovery<'_> {
     async fn restore(
         &self,
         entry: &EntryAt,
-        file: &File,
+        again: &mut Run,
         index: &mut Index,
         walked: &mut Walked,
     ) -> Result<(), Fault> {
@@ -447,9 +458,7 @@ impl Recovery<'_> {
         let is_known = entry.base_offset < walked.known_below;
         let epoch = walked.epochs.latest().filter(|_| !is_known);
         let batches = batches_of(&bytes, entry, epoch, self.dir)?;
-        patch(&self.shared.rt, file, index.len(), &bytes)
-            .await
-            .map_err(|error| Fault::io("recover", file.path(), error))?;
+        again.push(&bytes);
         for (header, _) in batches {
             index.push(&header, index.len());
             walked.note(&self.shared.rt, &header);

@@ -137,16 +137,6 @@ impl SegmentIs {
     }
 }
 
-impl SegmentIs {
-    /// Below the recovery point nothing is compared: what is whole at its offset is served.
-    fn synced(self, at: usize) -> Option<Bytes> {
-        match (self, at) {
-            (SegmentIs::OlderEpoch, 5) => Some(other(5, 5, EPOCH.0 - 1)),
-            _ => self.valid(at),
-        }
-    }
-}
-
 impl Row {
     /// Something else, with a right CRC or without any header, stands where synced batches were: reads say so, or find nothing, from there to
     /// the next entry of the index. Before that everything must be as it was.
@@ -217,7 +207,7 @@ fn oracle(row: Row) -> Outcome {
         let is_lost = file_len.is_none_or(|len| len < point * batch_len());
         let below = (0..point).map(|at| match is_lost {
             true => anywhere(at),
-            false => row.segment.synced(at),
+            false => row.segment.valid(at),
         });
         let below: Vec<Option<Bytes>> = below.collect();
         let first_gap = below.iter().position(Option::is_none).unwrap_or(point);

@@ -265,6 +265,13 @@ impl Disk {
         Ok(SyncDir { dir, upto })
     }
 
+    /// What a sync of everything that starts now will make durable.
+    pub(super) fn start_sync_all(&self) -> SyncAll {
+        let mut sync = SyncAll::default();
+        sync.add(&self.root);
+        sync
+    }
+
     fn find(&self, path: &Path) -> io::Result<Node> {
         let mut node = Node::Dir(self.root.clone());
         for name in names(path)? {
@@ -387,6 +394,47 @@ impl SyncDir {
     }
 }
 
+/// A sync of all directories and files.
+#[derive(Default)]
+pub(super) struct SyncAll {
+    dirs: Vec<SyncDir>,
+    files: Vec<(FileRef, u64)>,
+}
+
+impl SyncAll {
+    fn add(&mut self, dir: &DirRef) {
+        let upto = dir.borrow().changes_made;
+        self.dirs.push(SyncDir {
+            dir: dir.clone(),
+            upto,
+        });
+        for node in dir.borrow().view.values() {
+            match node {
+                Node::Dir(dir) => self.add(dir),
+                Node::File(file) => {
+                    let upto = file.borrow().start_sync();
+                    self.files.push((file.clone(), upto));
+                }
+            }
+        }
+    }
+
+    pub(super) fn finish(self) {
+        for (file, upto) in self.files {
+            file.borrow_mut().finish_sync(upto);
+        }
+        for dir in self.dirs {
+            dir.finish();
+        }
+    }
+
+    pub(super) fn fail(self, random: &Random) {
+        for (file, upto) in self.files {
+            file.borrow_mut().fail_sync(upto, random);
+        }
+    }
+}
+
 fn crash_dir(dir: &DirRef, random: &Random) -> DirRef {
     let dir = dir.borrow();
     let mut names = dir.durable.clone();
@@ -408,7 +456,7 @@ fn crash_dir(dir: &DirRef, random: &Random) -> DirRef {
 }
 
 /// How far a write gets.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Survives {
     /// Until the next crash, unless synced.
     Cached,

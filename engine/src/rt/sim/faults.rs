@@ -171,6 +171,7 @@ impl Sim {
             self.note_damage(path, position + at, 1);
         } else {
             self.record("flip", position + at);
+            self.tell("flip", path, position + at);
         }
         let mut bytes = bytes.to_vec();
         bytes[at as usize] ^= mask;
@@ -179,6 +180,7 @@ impl Sim {
 
     fn note_damage(&self, path: &Path, position: u64, len: u64) {
         self.record("damage", position);
+        self.tell("damage", path, (position, len));
         self.0.damage.borrow_mut().push(Damage {
             path: path.to_owned(),
             position,

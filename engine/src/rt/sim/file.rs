@@ -19,15 +19,25 @@ use crate::rt::{
     too_large,
 };
 
+pub(in crate::rt) struct FileSystem(Sim);
+
+impl FileSystem {
+    pub(in crate::rt) async fn sync(&self) -> io::Result<()> {
+        self.0.sync_all().await
+    }
+}
+
 const LATENCY_MIN: Duration = Duration::from_micros(20);
 const LATENCY_SPREAD_NANOS: u64 = 500_000;
 
 impl Sim {
     pub(in crate::rt) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
         self.disk_latency("open", 0).await;
-        self.fail_open()?;
+        self.fail_open()
+            .inspect_err(|error| self.tell("open", path, error))?;
         if mode == OpenMode::Create {
             self.fail_space(0)?;
+            self.tell("create", path, ());
         }
         let disk = self.0.disk.borrow();
         let node = match mode {
@@ -57,28 +67,54 @@ impl Sim {
 
     pub(in crate::rt) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk_latency("rename", 0).await;
-        self.fail_name()?;
+        let failed = self.fail_name();
+        self.tell("rename", from, (to, &failed));
+        failed?;
         self.0.disk.borrow().rename(from, to)
     }
 
     pub(in crate::rt) async fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.disk_latency("remove", 0).await;
-        self.fail_name()?;
+        let failed = self.fail_name();
+        self.tell("remove", path, &failed);
+        failed?;
         self.0.disk.borrow().remove_file(path)
     }
 
     pub(in crate::rt) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk_latency("remove_dir", 0).await;
-        self.fail_name()?;
+        let failed = self.fail_name();
+        self.tell("remove", path, &failed);
+        failed?;
         self.0.disk.borrow().remove_dir_all(path)
     }
 
     pub(in crate::rt) async fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let sync = self.0.disk.borrow().start_sync_dir(path)?;
         self.disk_latency("sync_dir", 0).await;
-        self.fail_sync()?;
+        let failed = self.fail_sync();
+        self.tell("sync", path, &failed);
+        failed?;
         sync.finish();
         Ok(())
+    }
+
+    pub(in crate::rt) async fn file_system(&self, dir: &Path) -> io::Result<FileSystem> {
+        match self.exists(dir).await {
+            true => Ok(FileSystem(self.clone())),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    async fn sync_all(&self) -> io::Result<()> {
+        let sync = self.0.disk.borrow().start_sync_all();
+        self.disk_latency("sync_all", 0).await;
+        let outcome = self.fail_sync();
+        match outcome {
+            Ok(()) => sync.finish(),
+            Err(_) => sync.fail(&self.0.random),
+        }
+        outcome
     }
 
     pub(in crate::rt) async fn exists(&self, path: &Path) -> bool {
@@ -133,8 +169,11 @@ impl File {
         let survives = self.writable()?;
         let mut write = InFlight::start(self, position, bytes.into());
         self.sim.disk_latency("write", position).await;
+        let failed = self.sim.fail_write(write.growth());
+        let place = (position, write.end, survives);
+        self.sim.tell("write", &self.path, (place, &failed));
         // Dropping the write in flight tears it.
-        self.sim.fail_write(write.growth())?;
+        failed?;
         match self.sim.fate_of_write() {
             Fate::Done => write.finish(survives),
             fate => self.sim.falsify(fate, &self.path, write.lose(), survives),
@@ -144,7 +183,9 @@ impl File {
 
     pub(in crate::rt) async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
         self.sim.disk_latency("read", position).await;
-        self.sim.fail_read()?;
+        let failed = self.sim.fail_read();
+        self.sim.tell("read", &self.path, (position, len, &failed));
+        failed?;
         let bytes = self.node.borrow().read(position, len);
         Ok(self
             .sim
@@ -155,6 +196,7 @@ impl File {
         let upto = self.node.borrow().start_sync();
         self.sim.disk_latency("sync", upto).await;
         let outcome = self.sim.fail_sync();
+        self.sim.tell("sync", &self.path, &outcome);
         let mut node = self.node.borrow_mut();
         match outcome {
             Ok(()) => node.finish_sync(upto),
@@ -167,7 +209,9 @@ impl File {
         self.writable()?;
         self.sim.disk_latency("truncate", len).await;
         let growth = len.saturating_sub(self.node.borrow().len());
-        self.sim.fail_write(growth)?;
+        let failed = self.sim.fail_write(growth);
+        self.sim.tell("truncate", &self.path, (len, &failed));
+        failed?;
         self.node.borrow_mut().set_len(len);
         Ok(())
     }

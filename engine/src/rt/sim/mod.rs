@@ -21,6 +21,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     future::Future,
+    path::Path,
     pin::Pin,
     rc::Rc,
     sync::{Arc, Mutex},
@@ -33,7 +34,7 @@ use crate::types::Timestamp;
 
 pub use disk::{Damage, Disk};
 pub use faults::Faults;
-pub(super) use file::File;
+pub(super) use file::{File, FileSystem};
 pub use trace::{Event, Trace};
 
 /// What one poll of a task costs in virtual time, so that a loop that only yields still sees time pass.
@@ -61,6 +62,7 @@ where
         stalled_until: Cell::new(0),
         damage: RefCell::default(),
         files_open: Cell::new(0),
+        tells: Cell::new(false),
         trace: RefCell::default(),
         disk: RefCell::new(disk),
         links: RefCell::default(),
@@ -98,6 +100,7 @@ struct Inner {
     stalled_until: Cell<u64>,
     damage: RefCell<Vec<Damage>>,
     files_open: Cell<usize>,
+    tells: Cell<bool>,
     trace: RefCell<Trace>,
     disk: RefCell<Disk>,
     links: RefCell<net::Links>,
@@ -204,6 +207,18 @@ impl Sim {
             sim: self.clone(),
             at: at.0,
             timer: None,
+        }
+    }
+
+    /// From here on every disk operation is told on standard error, for whoever replays a seed.
+    pub fn tell_operations(&self) {
+        self.0.tells.set(true);
+    }
+
+    fn tell(&self, what: &str, path: &Path, detail: impl std::fmt::Debug) {
+        if self.0.tells.get() {
+            let micros = self.0.now_nanos.get() / 1000;
+            eprintln!("{micros:>8} us  {what} {} {detail:?}", path.display());
         }
     }
 

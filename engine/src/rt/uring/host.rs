@@ -1,7 +1,14 @@
 //! What we ask the host by plain system calls. All of it blocks: call it from the blocking pool, or before the shards start.
 #![allow(clippy::disallowed_methods)]
 
-use std::{ffi::CString, fs, io, io::Read, mem::MaybeUninit, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::CString,
+    fs, io,
+    io::Read,
+    mem::MaybeUninit,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    path::Path,
+};
 
 use crate::rt::{DirEntry, DiskSpace};
 
@@ -39,6 +46,16 @@ pub(super) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
         total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         available_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
     })
+}
+
+/// Since Linux 5.8 it reports what could not be written.
+#[allow(unsafe_code)]
+pub(super) fn sync_file_system(any: &fs::File) -> io::Result<()> {
+    // SAFETY: the descriptor is open through the call, which takes no memory of ours.
+    match unsafe { libc::syncfs(any.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 pub(super) fn list_dir(path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -20,7 +20,7 @@ use std::{
     path::Path,
     pin::Pin,
     rc::Rc,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -207,6 +207,14 @@ impl Uring {
             .await
     }
 
+    pub(super) async fn file_system(&self, dir: &Path) -> io::Result<FileSystem> {
+        let any = self.with_path(dir, |dir| std::fs::File::open(dir)).await?;
+        Ok(FileSystem {
+            uring: self.clone(),
+            any: Arc::new(any),
+        })
+    }
+
     pub(super) async fn exists(&self, path: &Path) -> bool {
         self.with_path(path, |path| path.exists()).await
     }
@@ -220,6 +228,20 @@ impl Uring {
 
     pub(super) async fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {
         self.with_path(path, host::disk_space).await
+    }
+}
+
+/// Kept open: the kernel reports an error once to each handle that was open when it came.
+pub(super) struct FileSystem {
+    uring: Uring,
+    any: Arc<std::fs::File>,
+}
+
+impl FileSystem {
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        let any = Arc::clone(&self.any);
+        let sync = move || host::sync_file_system(&any);
+        self.uring.run_blocking(sync).await
     }
 }
 
