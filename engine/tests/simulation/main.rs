@@ -10,6 +10,7 @@
 //! FOREBAY_SEEDS=5000..6000 ...                                                                  these
 //! FOREBAY_SAY=1 ...                                                                             tell every step
 //! FOREBAY_FAILURES=20 ...                                                                       stop after the 20th failure
+//! FOREBAY_THREADS=1 ...                                                                         not one per core
 //! ```
 
 /// What is done and answered, for whoever replays a seed.
@@ -53,7 +54,9 @@ fn seeds() {
     let (events, lives) = (AtomicU64::new(0), AtomicU64::new(0));
     let failures = AtomicU64::new(0);
     let failures_max = number_in("FOREBAY_FAILURES").unwrap_or(1);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = number_in("FOREBAY_THREADS");
+    let available = || std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let threads = threads.unwrap_or_else(available);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
