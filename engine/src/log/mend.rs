@@ -133,7 +133,7 @@ impl LogInner {
             };
             offset = next;
             run.push(&bytes);
-            if run.len() >= shared.limits.write_chunk_bytes_max {
+            if run.gathered_bytes() >= shared.limits.write_chunk_bytes_max {
                 run.write(&shared.rt, &file).await.map_err(fault)?;
             }
         }

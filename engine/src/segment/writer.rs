@@ -137,7 +137,7 @@ impl Run {
         self.bytes.extend_from_slice(batch);
     }
 
-    pub fn len(&self) -> usize {
+    pub fn gathered_bytes(&self) -> usize {
         self.bytes.len()
     }
 

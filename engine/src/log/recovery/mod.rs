@@ -392,7 +392,7 @@ impl Recovery<'_> {
         let mut reader = SegmentReader::new(Rc::clone(&file), synced, file_len);
         let mut again = Run::at(synced);
         loop {
-            if again.len() >= self.shared.limits.write_chunk_bytes_max {
+            if again.gathered_bytes() >= self.shared.limits.write_chunk_bytes_max {
                 again.write(&self.shared.rt, &file).await.map_err(fault)?;
             }
             let found = match reader.peek().await.map_err(fault)? {
