@@ -10,7 +10,7 @@ mod space_watch;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
 };
 
@@ -24,7 +24,8 @@ use crate::{
     journal::{Journal, JournalConfig, JournalPosition},
     log::{
         Log, LogConfig,
-        open::{self, Left},
+        open::{self, Left, Opened},
+        settle,
         shared::{Limits, Shared},
         state::LogInner,
     },
@@ -35,7 +36,7 @@ use checkpointer::Kind;
 use last_run::LastRun;
 
 /// Logs that are closed at the same time.
-const CLOSES_IN_FLIGHT_MAX: usize = 16;
+const CLOSES_IN_FLIGHT_MAX: usize = 256;
 
 const CHECKPOINT_DIR: &str = "checkpoint";
 const JOURNAL_DIR: &str = "journal";
@@ -45,6 +46,9 @@ const DELETED_SUFFIX: &str = "-delete";
 
 /// One commit of the journal gathers no more than this.
 const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// From so many on, one sync of a file system takes less time than theirs.
+pub const SYNCS_TOGETHER_MIN: usize = 16;
 
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -64,6 +68,8 @@ pub struct EngineConfig {
     pub checkpoint_interval_ms: u64,
     pub retention_check_interval_ms: u64,
     pub producer_id_expiration_ms: u64,
+    /// When so many logs wait for a sync of their own, one sync of the file system takes its place.
+    pub syncs_together_min: usize,
     pub space: SpaceConfig,
 }
 
@@ -102,9 +108,17 @@ impl Engine {
             bypass_bytes + 4 * ALIGNMENT as u64 <= config.journal_file_bytes,
             "what may go to the journal must fit one of its files"
         );
+        assert!(config.syncs_together_min > 0, "one is not together");
+        let data_dir = &config.data_dir;
+        let file_system = rt.file_system(data_dir).await;
+        let file_system =
+            file_system.map_err(|error| Fault::io("open the file system of", data_dir, error))?;
         let last_run = LastRun::open(&rt, &config).await?;
         if !last_run.ended_in_order() {
-            sync_what_is_seen(&rt, &config.data_dir).await?;
+            // A run that was killed may have cut, created or renamed what it did not come to sync. What this run sees of it must not be
+            // undone by a power failure after it was taken for true.
+            let synced = file_system.sync().await;
+            synced.map_err(|error| Fault::io("sync the file system of", data_dir, error))?;
         }
         let generation = last_run.next_generation();
         let journal_needed_from = last_run.journal();
@@ -113,8 +127,9 @@ impl Engine {
             write_chunk_bytes_max: config.write_chunk_bytes_max,
             tail_bytes_max: config.tail_bytes_max,
             readahead_bytes_max: config.readahead_bytes_max,
+            syncs_together_min: config.syncs_together_min,
         };
-        let shared = Shared::new(rt, limits, config.space.clone());
+        let shared = Shared::new(rt, limits, config.space.clone(), file_system);
         let engine = Engine(Rc::new(Inner {
             shared,
             config,
@@ -137,6 +152,27 @@ impl Engine {
         name: LogName,
         config: LogConfig,
     ) -> Result<Log, OpenError> {
+        self.open_log_as(id, name, config, Opened::Now).await
+    }
+
+    /// As `open_log`, but where there is nothing to recover its segments are looked for only when they are needed, and given up when they
+    /// have not been for a while. Such a log refuses an append with `Busy` where another would take it, so ask [`Log::has_room`] first.
+    pub async fn open_log_when_used(
+        &self,
+        id: LogId,
+        name: LogName,
+        config: LogConfig,
+    ) -> Result<Log, OpenError> {
+        self.open_log_as(id, name, config, Opened::WhenUsed).await
+    }
+
+    async fn open_log_as(
+        &self,
+        id: LogId,
+        name: LogName,
+        config: LogConfig,
+        opened: Opened,
+    ) -> Result<Log, OpenError> {
         let inner = &self.0;
         assert!(self.log(id).is_none(), "a log is opened once");
         let last_run = inner.last_run.borrow().clone();
@@ -145,11 +181,14 @@ impl Engine {
             None => inner.unopened.borrow().get(&id).cloned().flatten(),
         };
         let left = Left {
-            checkpoint: known.as_ref().map(|known| &*known.record),
+            checkpoint: known.as_ref().map(|known| &known.record),
+            closed: last_run
+                .as_ref()
+                .is_some_and(|last_run| last_run.is_clean(id)),
             replay: last_run.as_ref().map(|last_run| &last_run.replay),
         };
         let data_dir = &inner.config.data_dir;
-        let opened = open::open(&inner.shared, data_dir, id, name, config, left).await;
+        let opened = open::open(&inner.shared, data_dir, id, name, config, opened, left).await;
         if opened.is_err() && last_run.is_some() {
             inner.unopened.borrow_mut().insert(id, known);
         }
@@ -215,13 +254,15 @@ impl Engine {
     }
 
     /// Closes the log and removes its directory (renamed to `*-delete` first, so that a crash cannot leave half a log).
-    pub async fn delete_log(&self, id: LogId) -> Result<(), Fault> {
+    /// Also of one that could not be opened, if the directory says that it is this log's.
+    pub async fn delete_log(&self, id: LogId, name: &LogName) -> Result<(), Fault> {
         self.0.unopened.borrow_mut().remove(&id);
+        let data_dir = &self.0.config.data_dir;
         let Some(log) = self.0.logs.borrow_mut().remove(&id) else {
-            return Ok(());
+            return settle::remove_unopened(&self.0.shared, data_dir, id, name).await;
         };
         self.0.shared.count(|stats| stats.logs -= 1);
-        log.remove(&self.0.config.data_dir).await
+        log.remove(data_dir).await
     }
 
     /// Waits until the counted end of some logs moved, or some went offline, and names them: one wake-up for a whole group commit.
@@ -244,7 +285,7 @@ impl Engine {
 
     pub fn stats(&self) -> EngineStats {
         EngineStats {
-            logs_offline: self.0.faulted_logs() as u64,
+            logs_offline: self.0.offline_logs() as u64,
             ..self.0.shared.stats()
         }
     }
@@ -264,7 +305,7 @@ impl Engine {
         self.0.stop_background().await;
         self.0.checkpoint(Kind::Clean).await?;
         self.0.finish_removals().await;
-        self.0.save_indexes(0).await;
+        self.0.remove_all_deleted_files().await;
         match self.0.first_fault() {
             Some(fault) => Err(fault),
             None => Ok(()),
@@ -301,7 +342,14 @@ impl Inner {
     }
 
     fn first_fault(&self) -> Option<Fault> {
-        self.logs.borrow().values().find_map(|log| log.fault())
+        let logs = self.logs.borrow();
+        let mut offline = logs.values().filter(|log| log.holds_the_journal());
+        offline.find_map(|log| log.fault())
+    }
+
+    fn offline_logs(&self) -> usize {
+        let logs = self.logs.borrow();
+        logs.values().filter(|log| log.fault().is_some()).count()
     }
 
     /// A log that could not be opened, and of which the journal holds what no segment may have: the journal must not be overwritten.
@@ -339,12 +387,4 @@ impl Inner {
         }
         durable::sync_dir(rt, data_dir).await
     }
-}
-
-/// A run that was killed may have cut, created or renamed what it did not come to sync. What this run sees of it must not be undone by a
-/// power failure after it was taken for true.
-async fn sync_what_is_seen(rt: &Rt, data_dir: &Path) -> Result<(), Fault> {
-    let file_system = rt.file_system(data_dir).await;
-    let fault = |error| Fault::io("sync the file system of", data_dir, error);
-    file_system.map_err(fault)?.sync().await.map_err(fault)
 }

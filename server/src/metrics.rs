@@ -169,7 +169,7 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 28] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 29] {
     [
         (
             "appended_batches",
@@ -202,6 +202,11 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
             engine.segment_bytes,
         ),
         ("segment_syncs", "Syncs of segments", engine.segment_syncs),
+        (
+            "file_system_syncs",
+            "Syncs of the file system for many logs at once",
+            engine.file_system_syncs,
+        ),
         (
             "bypass_writes",
             "Appends written past the journal",
@@ -306,6 +311,7 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         segment_writes,
         segment_bytes,
         segment_syncs,
+        file_system_syncs,
         segments_sealed,
         segments_deleted,
         bypass_writes,
@@ -349,6 +355,7 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         (&mut total.segment_writes, segment_writes),
         (&mut total.segment_bytes, segment_bytes),
         (&mut total.segment_syncs, segment_syncs),
+        (&mut total.file_system_syncs, file_system_syncs),
         (&mut total.bypass_writes, bypass_writes),
         (&mut total.bypass_bytes, bypass_bytes),
         (&mut total.checkpoints, checkpoints),

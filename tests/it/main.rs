@@ -6,6 +6,7 @@ mod disk_faults;
 mod dump_log;
 mod groups;
 mod hostile;
+mod many_partitions;
 mod power_loss;
 mod restart;
 mod roundtrip;

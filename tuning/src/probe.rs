@@ -328,6 +328,44 @@ pub fn kernel() -> io::Result<((u32, u32), String)> {
     }
 }
 
+/// Memory this process may use: the smallest of physical memory and the limits of our cgroup and those above it.
+pub fn memory_bytes() -> io::Result<u64> {
+    let physical = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| physical_bytes(&text));
+    // "max" is no number: no limit.
+    let limits = cgroup_limit_files()
+        .into_iter()
+        .filter_map(|path| number::<u64>(&path));
+    let smallest = limits.chain(physical).min();
+    smallest.ok_or_else(|| io::Error::other("neither /proc/meminfo nor a cgroup says"))
+}
+
+fn physical_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// The limit files of our cgroup (version 2) and of all above it, and that of version 1.
+fn cgroup_limit_files() -> Vec<String> {
+    let mut files = vec!["/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned()];
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    if let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::")) {
+        let mut path = path.trim().trim_end_matches('/').to_owned();
+        loop {
+            files.push(format!("/sys/fs/cgroup{path}/memory.max"));
+            match path.rfind('/') {
+                Some(parent) => path.truncate(parent),
+                None => break,
+            }
+        }
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,5 +439,22 @@ mod tests {
             before,
             "nothing is left behind"
         );
+    }
+
+    #[test]
+    fn physical_memory_is_read_from_meminfo() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(physical_bytes(text), expected);
+        check(
+            "MemTotal:       24571 kB\nMemFree: 1 kB\n",
+            Some(24571 * 1024),
+        );
+        check("MemFree: 1 kB\n", None);
+        check("MemTotal: many kB\n", None);
+        check("", None);
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        assert!(memory_bytes().expect("Linux says") >= 64 << 20);
     }
 }

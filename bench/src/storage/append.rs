@@ -13,14 +13,18 @@ use bytes::BytesMut;
 use clap::{Args, ValueEnum};
 use forebay_engine::{
     Durability, Engine, EngineConfig, EngineStats, LeaderEpoch, Log, LogConfig, LogId, LogName,
-    PartitionIndex, ShardId, SpaceConfig, SpaceUse, Timestamp, TimestampType, TopicId,
+    PartitionIndex, SYNCS_TOGETHER_MIN, ShardId, SpaceConfig, SpaceUse, Timestamp, TimestampType,
+    TopicId,
     batch::{BatchBuilder, BatchRules, Codec, validate},
     rt::{Class, Rt, local::Notify, uring},
 };
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::device;
+use super::{
+    counters::{Counters, Counts},
+    device,
+};
 use crate::{
     environment::Environment,
     result::{self, Latency, SCHEMA_VERSION, Spread},
@@ -66,11 +70,40 @@ pub struct Plan {
     out: Option<PathBuf>,
 }
 
+impl Plan {
+    /// A durable batch at a time in each of so many partitions.
+    pub fn one_writer_each(partitions: u32, size_bytes: usize) -> Plan {
+        Plan {
+            size_bytes,
+            partitions,
+            depth: 1,
+            durability: DurabilityArg::Persisted,
+            seconds: 0,
+            warm_up_seconds: 1,
+            tail_bytes: 128 << 20,
+            bypass_bytes: 256 << 10,
+            rounds: 1,
+            quick: false,
+            dir: PathBuf::new(),
+            out: None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-enum DurabilityArg {
+pub enum DurabilityArg {
     Persisted,
     Replicated,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Durability {
+        match durability {
+            DurabilityArg::Persisted => Durability::Persisted,
+            DurabilityArg::Replicated => Durability::Replicated,
+        }
+    }
 }
 
 /// One measurement of either side.
@@ -107,6 +140,30 @@ struct Cost {
     segment_writes: u64,
     segment_syncs: u64,
     cpu_seconds_per_gb: f64,
+    per_batch: PerBatch,
+}
+
+/// What one batch took, counted, not timed.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct PerBatch {
+    /// Of memory, the batch itself among them, which a broker would have from its socket.
+    allocations: f64,
+    allocated_bytes: f64,
+    /// Bytes copied for each byte appended: once into each buffer that is written.
+    copies: f64,
+    ring_entries: f64,
+    /// Of the shard's thread.
+    syscalls: Option<f64>,
+    durable_writes: f64,
+    syncs: f64,
+}
+
+/// The engine's side of one round.
+pub struct Side {
+    pub round: Round,
+    stats: EngineStats,
+    cpu_seconds: f64,
+    counts: Counts,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,10 +182,10 @@ struct Outcome {
 }
 
 /// A folder that is removed when the run ends, well or not.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
-    fn create(dir: &Path) -> Result<Folder, String> {
+    pub fn create(dir: &Path) -> Result<Folder, String> {
         let path = dir.join(format!("forebay-bench-{}", std::process::id()));
         fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Folder(path))
@@ -159,10 +216,9 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         let dir = folder.0.join(format!("round-{round}"));
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let (plan_of_round, dir_of_engine) = (plan.clone(), dir.clone());
-        let (result, stats, cpu) =
-            on_one_shard(move |rt| append(rt, plan_of_round, dir_of_engine, duration))?;
-        engine.push(result);
-        engine_cost.push(cost(&stats, cpu));
+        let side = on_one_shard(move |rt| append(rt, plan_of_round, dir_of_engine, duration))?;
+        engine.push(side.round);
+        engine_cost.push(cost(&side));
         let (size, depth) = (plan.size_bytes, (plan.partitions * plan.depth) as usize);
         let dir_of_device = dir.clone();
         device.push(on_one_shard(move |rt| async move {
@@ -197,7 +253,9 @@ pub fn run(plan: &Plan) -> Result<(), String> {
 }
 
 /// Runs one task on one pinned executor and gives back what it returned.
-fn on_one_shard<T, Running>(main: impl FnOnce(Rt) -> Running + Send + 'static) -> Result<T, String>
+pub fn on_one_shard<T, Running>(
+    main: impl FnOnce(Rt) -> Running + Send + 'static,
+) -> Result<T, String>
 where
     T: Send + 'static,
     Running: Future<Output = Result<T, String>> + 'static,
@@ -217,18 +275,16 @@ where
 }
 
 /// All writers of one round on one engine.
-async fn append(
-    rt: Rt,
-    plan: Plan,
-    dir: PathBuf,
-    duration: Duration,
-) -> Result<(Round, EngineStats, f64), String> {
-    let engine = Engine::open(rt.clone(), engine_config(dir, &plan))
-        .await
-        .map_err(|e| e.to_string())?;
+pub async fn append(rt: Rt, plan: Plan, dir: PathBuf, duration: Duration) -> Result<Side, String> {
+    let engine = Engine::open(
+        rt.clone(),
+        engine_config(dir, plan.bypass_bytes, plan.tail_bytes),
+    )
+    .await
+    .map_err(|e| e.to_string())?;
     let mut logs = Vec::new();
     for partition in 0..plan.partitions {
-        logs.push(open_log(&engine, &plan, partition).await?);
+        logs.push(open_log(&engine, plan.durability, partition).await?);
     }
     engine
         .sync_recovered()
@@ -272,25 +328,26 @@ async fn append(
         }
     }
     rt.sleep(warm_up).await;
-    let (before, cpu_before) = (engine.stats(), cpu_seconds());
+    let (before, cpu_before, mut counters) = (engine.stats(), cpu_seconds(), Counters::start());
     let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
     for writer in writers {
         latency += writer.await?;
     }
     let elapsed = rt.now().since(started);
     let stats = difference(engine.stats(), before);
-    let cpu = cpu_seconds() - cpu_before;
+    let (cpu_seconds, counts) = (cpu_seconds() - cpu_before, counters.read());
     waker.cancel().await;
     engine.close().await.map_err(|fault| fault.to_string())?;
-    Ok((
-        Round::new(latency.len() * template.len() as u64, elapsed, &latency),
+    Ok(Side {
+        round: Round::new(latency.len() * template.len() as u64, elapsed, &latency),
         stats,
-        cpu,
-    ))
+        cpu_seconds,
+        counts,
+    })
 }
 
 /// As a broker does: a frame's bytes are checked, appended, and waited for.
-async fn append_one(
+pub async fn append_one(
     rt: &Rt,
     log: &Log,
     notify: &Notify,
@@ -312,7 +369,7 @@ async fn append_one(
     }
 }
 
-async fn wake_writers(engine: Engine, moved: Rc<RefCell<HashMap<LogId, Notify>>>) {
+pub async fn wake_writers(engine: Engine, moved: Rc<RefCell<HashMap<LogId, Notify>>>) {
     loop {
         let logs = engine.progress().await;
         let moved = moved.borrow();
@@ -322,24 +379,29 @@ async fn wake_writers(engine: Engine, moved: Rc<RefCell<HashMap<LogId, Notify>>>
     }
 }
 
-fn engine_config(dir: PathBuf, plan: &Plan) -> EngineConfig {
+pub fn engine_config(dir: PathBuf, bypass_bytes: usize, tail_bytes_max: usize) -> EngineConfig {
     EngineConfig {
         data_dir: dir,
         shard: ShardId(0),
         journal_file_bytes: 64 << 20,
         journal_files: 4,
-        bypass_bytes: plan.bypass_bytes,
+        bypass_bytes,
         write_chunk_bytes_max: 4 << 20,
-        tail_bytes_max: plan.tail_bytes,
+        tail_bytes_max,
         readahead_bytes_max: 64 << 20,
         checkpoint_interval_ms: 60_000,
         retention_check_interval_ms: 300_000,
         producer_id_expiration_ms: 86_400_000,
+        syncs_together_min: SYNCS_TOGETHER_MIN,
         space: SpaceConfig::default(),
     }
 }
 
-async fn open_log(engine: &Engine, plan: &Plan, partition: u32) -> Result<Log, String> {
+pub async fn open_log(
+    engine: &Engine,
+    durability: DurabilityArg,
+    partition: u32,
+) -> Result<Log, String> {
     let partition = PartitionIndex(i32::try_from(partition).map_err(|error| error.to_string())?);
     let id = LogId {
         topic_id: TopicId(*b"forebay-bench-01"),
@@ -350,10 +412,7 @@ async fn open_log(engine: &Engine, plan: &Plan, partition: u32) -> Result<Log, S
         partition,
     };
     let config = LogConfig {
-        durability: match plan.durability {
-            DurabilityArg::Persisted => Durability::Persisted,
-            DurabilityArg::Replicated => Durability::Replicated,
-        },
+        durability: durability.into(),
         segment_bytes: 1 << 30,
         segment_ms: 7 * 24 * 3_600_000,
         index_interval_bytes: 4096,
@@ -365,7 +424,7 @@ async fn open_log(engine: &Engine, plan: &Plan, partition: u32) -> Result<Log, S
         rules: rules(),
     };
     engine
-        .open_log(id, name, config)
+        .open_log_when_used(id, name, config)
         .await
         .map_err(|error| error.to_string())
 }
@@ -383,7 +442,7 @@ fn rules() -> BatchRules {
 }
 
 /// One batch of about `size` bytes: records of 1 KiB (or one smaller record) of noise, which no layer below can compress.
-fn batch_of(size: usize, now: Timestamp) -> BytesMut {
+pub fn batch_of(size: usize, now: Timestamp) -> BytesMut {
     const RECORD_BYTES: usize = 1024;
     let mut builder = BatchBuilder::new(Codec::None);
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -414,24 +473,38 @@ fn difference(after: EngineStats, before: EngineStats) -> EngineStats {
         segment_writes: after.segment_writes - before.segment_writes,
         segment_bytes: after.segment_bytes - before.segment_bytes,
         segment_syncs: after.segment_syncs - before.segment_syncs,
+        file_system_syncs: after.file_system_syncs - before.file_system_syncs,
+        bypass_writes: after.bypass_writes - before.bypass_writes,
         ..after
     }
 }
 
-fn cost(stats: &EngineStats, cpu_seconds: f64) -> Cost {
+fn cost(side: &Side) -> Cost {
+    let (stats, counts) = (&side.stats, &side.counts);
     let appended = stats.appended_bytes as f64;
+    let per_batch = |count: u64| count as f64 / stats.appended_batches as f64;
+    let write_amplification = (stats.journal_bytes + stats.segment_bytes) as f64 / appended;
     Cost {
-        write_amplification: (stats.journal_bytes + stats.segment_bytes) as f64 / appended,
+        write_amplification,
         journal_commits: stats.journal_commits,
         segment_writes: stats.segment_writes,
         segment_syncs: stats.segment_syncs,
-        cpu_seconds_per_gb: cpu_seconds / (appended / 1e9),
+        cpu_seconds_per_gb: side.cpu_seconds / (appended / 1e9),
+        per_batch: PerBatch {
+            allocations: per_batch(counts.allocations),
+            allocated_bytes: per_batch(counts.allocated_bytes),
+            copies: write_amplification,
+            ring_entries: per_batch(counts.ring_entries),
+            syscalls: counts.syscalls.map(per_batch),
+            durable_writes: per_batch(stats.journal_commits + stats.bypass_writes),
+            syncs: per_batch(stats.segment_syncs + stats.file_system_syncs),
+        },
     }
 }
 
 /// User and system time of this process so far.
 #[allow(unsafe_code)]
-fn cpu_seconds() -> f64 {
+pub fn cpu_seconds() -> f64 {
     // SAFETY: all-zero bytes are a valid rusage (integers only), and getrusage writes one.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -478,5 +551,18 @@ fn print_summary(outcome: &Outcome) {
     println!(
         "write amplification {:.2}, CPU {:.2} s/GB",
         amplification.median, cpu.median
+    );
+    let median = |value: fn(&PerBatch) -> f64| {
+        Spread::of(outcome.engine_cost.iter().map(|c| value(&c.per_batch))).median
+    };
+    println!(
+        "per batch: {:.2} allocations of {:.0} B, {:.2} copies, {:.3} ring entries, {:.3} syscalls, {:.4} durable writes, {:.5} syncs",
+        median(|batch| batch.allocations),
+        median(|batch| batch.allocated_bytes),
+        median(|batch| batch.copies),
+        median(|batch| batch.ring_entries),
+        median(|batch| batch.syscalls.unwrap_or(f64::NAN)),
+        median(|batch| batch.durable_writes),
+        median(|batch| batch.syncs),
     );
 }

@@ -1,7 +1,10 @@
 //! `forebay-bench storage`: the engine on a disk.
 
 mod append;
+mod counters;
 mod device;
+mod fan_in;
+mod partitions;
 
 use clap::Subcommand;
 
@@ -13,10 +16,24 @@ pub enum Command {
   forebay-bench storage append --size-bytes 1048576 --partitions 4
   forebay-bench storage append --size-bytes 1024 --partitions 1000 --out results/small")]
     Append(append::Plan),
+    /// Many logs in one engine: what creating, keeping, opening and closing them costs, and what spreading a load over them costs
+    #[command(after_help = "Examples:
+  forebay-bench storage partitions --quick
+  forebay-bench storage partitions --many 10000 --few 10 --out results/partitions")]
+    Partitions(partitions::Plan),
+    /// Small durable batches from one writer per partition, against a file per partition that is synced by itself
+    #[command(after_help = "Examples:
+  forebay-bench storage fan-in --quick
+  forebay-bench storage fan-in --partitions 16,100,1000 --rounds 5 --out results/fan-in")]
+    FanIn(fan_in::Plan),
 }
+
+pub use counters::Counting;
 
 pub fn run(command: &Command) -> Result<(), String> {
     match command {
         Command::Append(plan) => append::run(plan),
+        Command::Partitions(plan) => partitions::run(plan),
+        Command::FanIn(plan) => fan_in::run(plan),
     }
 }

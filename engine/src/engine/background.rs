@@ -164,16 +164,25 @@ impl Inner {
             .next_deletion()
             .is_some_and(|due| due <= self.shared.rt.now())
         {
-            let deletion = self.shared.deletions.borrow_mut().pop_front();
-            let Some(deletion) = deletion else {
-                return;
-            };
-            // Whatever stays is removed at the next open.
-            if let Err(error) = self.shared.rt.remove_file(&deletion.path).await
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %deletion.path.display(), %error, "cannot remove a deleted file");
-            }
+            self.remove_oldest_deletion().await;
+        }
+    }
+
+    /// Nobody reads any more: what waits for its last readers goes now, since a log at rest is not looked into by the next start.
+    pub async fn remove_all_deleted_files(&self) {
+        while !self.shared.deletions.borrow().is_empty() {
+            self.remove_oldest_deletion().await;
+        }
+    }
+
+    async fn remove_oldest_deletion(&self) {
+        let deletion = self.shared.deletions.borrow_mut().pop_front();
+        // Whatever stays is removed when its log is opened.
+        if let Some(deletion) = deletion
+            && let Err(error) = self.shared.rt.remove_file(&deletion.path).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %deletion.path.display(), %error, "cannot remove a deleted file");
         }
     }
 
@@ -194,6 +203,16 @@ impl Inner {
                 tracing::warn!(log = %log.name, %fault, "retention failed");
             }
             self.shared.rt.yield_now().await;
+        }
+        self.rest_idle_logs().await;
+    }
+
+    async fn rest_idle_logs(&self) {
+        let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
+        for log in logs {
+            if let Err(fault) = log.rest_if_idle().await {
+                tracing::warn!(log = %log.name, %fault, "cannot bring an idle log to rest");
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Logs that are synced at the same time.
-const SYNCS_IN_FLIGHT_MAX: usize = 16;
+const SYNCS_IN_FLIGHT_MAX: usize = 256;
 
 /// The side file of an active segment is written again when it has fallen so far behind.
 const INDEX_LAG_BYTES: u64 = 16 * 1024 * 1024;
@@ -59,7 +59,11 @@ impl Inner {
         let conclusion = Conclusion {
             generation: self.generation.get(),
             journal: needed_from,
-            clean: kind == Kind::Clean && all_described,
+            // A log at rest that cannot be woken is to be recovered by the next start.
+            clean: kind == Kind::Clean
+                && all_described
+                && self.offline_logs() == 0
+                && self.unopened.borrow().is_empty(),
         };
         let changed = self.write_checkpoint(conclusion, &described).await?;
         self.journal_needed_from.set(needed_from);
@@ -75,9 +79,7 @@ impl Inner {
         {
             journal.release_before(position);
         }
-        if kind != Kind::Clean {
-            self.save_indexes(INDEX_LAG_BYTES).await;
-        }
+        self.save_indexes().await;
         Ok(())
     }
 
@@ -142,7 +144,7 @@ impl Inner {
 
     pub fn faulted_logs(&self) -> usize {
         let logs = self.logs.borrow();
-        logs.values().filter(|log| log.fault().is_some()).count()
+        logs.values().filter(|log| log.holds_the_journal()).count()
     }
 
     /// A description of every log, durable and true at the moment this returns. A log that is offline keeps its last one.
@@ -175,11 +177,11 @@ impl Inner {
         }
     }
 
-    /// Writes the side files of active segments that are more than `lag_bytes` ahead of theirs.
-    pub async fn save_indexes(&self, lag_bytes: u64) {
+    /// Writes the side files of active segments that are far ahead of theirs. What theirs do not say is in the checkpoint.
+    async fn save_indexes(&self) {
         let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
         for log in logs {
-            if let Err(fault) = log.save_index(lag_bytes).await {
+            if let Err(fault) = log.save_index(INDEX_LAG_BYTES).await {
                 // Only a cache: the index can be built again.
                 tracing::warn!(log = %log.name, %fault, "cannot write the index");
             }

@@ -79,6 +79,11 @@ impl LastRun {
         Ok(self.checkpoints.borrow().log(log).cloned())
     }
 
+    /// Whether the last run closed this log in order, so that there is nothing to recover. Asked for after `known`.
+    pub fn is_clean(&self, log: LogId) -> bool {
+        self.checkpoints.borrow().is_clean(log)
+    }
+
     /// Why not all could be read that somebody asked for. Nothing may be overwritten then.
     pub fn unreadable(&self) -> Option<Fault> {
         self.unreadable.borrow().clone()

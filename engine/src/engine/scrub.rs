@@ -7,7 +7,7 @@ use std::{path::PathBuf, rc::Rc, time::Duration};
 
 use super::{CHECKPOINT_DIR, Engine, Inner};
 use crate::{
-    log::scrub::Pace,
+    log::{scrub::Pace, state::LogInner},
     rt::{Class, Instant, durable},
     types::{LogId, Offset, PartitionIndex, TopicId},
 };
@@ -63,11 +63,18 @@ impl Inner {
                 Some(from) if id == from.log => from.base,
                 _ => Offset::ZERO,
             };
+            // One log at a time is woken for it.
+            let woken = self.wake_for_scrub(id).await;
             while let Some(sealed) = self.sealed_from(id, base) {
                 self.scrub_segment(id, sealed, pace).await;
                 base = sealed.plus(1);
                 self.save_scrub_position(Position { log: id, base }, &mut saved)
                     .await;
+            }
+            if let Some(log) = woken
+                && let Err(fault) = log.rest_again().await
+            {
+                tracing::warn!(log = %log.name, %fault, "cannot bring a log to rest again");
             }
         }
         // The next round begins at the beginning.
@@ -77,6 +84,13 @@ impl Inner {
         {
             tracing::warn!(path = %path.display(), %error, "cannot remove the position of the scrub");
         }
+    }
+
+    /// The log if it was at rest. One that cannot be woken is offline, and reported as such.
+    async fn wake_for_scrub(&self, id: LogId) -> Option<Rc<LogInner>> {
+        let log = self.logs.borrow().get(&id).cloned()?;
+        let woken = log.may_have_sealed_asleep() && log.awake().await.is_ok();
+        woken.then_some(log)
     }
 
     fn sealed_from(&self, id: LogId, base: Offset) -> Option<Offset> {

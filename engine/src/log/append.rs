@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     Appended, TimestampType,
     producers::Check,
+    rest::Rest,
     state::{LogInner, Phase},
 };
 use crate::{
@@ -57,8 +58,16 @@ impl LogInner {
 
     /// Where there is no room, the writes that will make some are asked for.
     fn has_room_for(self: &Rc<Self>, kept_bytes: usize) -> bool {
-        if self.state.borrow().phase == Phase::Cutting {
-            return false;
+        {
+            let state = self.state.borrow();
+            if state.phase == Phase::Cutting || state.rest == Rest::Turning {
+                return false;
+            }
+            if state.rest == Rest::Asleep {
+                drop(state);
+                self.wake();
+                return false;
+            }
         }
         let has_room = self.shared.pool.has_room(kept_bytes);
         if !has_room {
@@ -129,6 +138,7 @@ impl LogInner {
         now: Timestamp,
     ) -> Appended {
         let mut state = self.state.borrow_mut();
+        state.used = true;
         let base_offset = state.marks.log_end;
         let (header, mut bytes) = batch.assign(base_offset, epoch);
         if copied {

@@ -40,7 +40,7 @@ struct Cut {
 impl LogInner {
     /// Cuts every batch that holds `offset` or comes after it.
     pub async fn truncate_to(self: &Rc<Self>, offset: Offset) -> Result<(), Fault> {
-        self.wait_until(|state| state.phase != Phase::Cutting).await;
+        self.awake_and_whole().await?;
         {
             let mut state = self.state.borrow_mut();
             if let Some(fault) = &state.fault {
@@ -155,7 +155,7 @@ impl LogInner {
     }
 
     /// The index of a segment as far as its file holds whole batches below `end`.
-    async fn index_up_to(&self, base: Offset, end: Offset) -> Result<Index, Fault> {
+    async fn index_up_to(self: &Rc<Self>, base: Offset, end: Offset) -> Result<Index, Fault> {
         let mut index = self.ask_index(base, Index::clone).await?;
         let place = index.rewind(index.find_offset(end).position);
         let len = {
@@ -270,7 +270,7 @@ impl LogInner {
 
     /// Moves the log start, at most to the high watermark, and lets whole segments below it go.
     pub async fn delete_to(self: &Rc<Self>, offset: Offset) -> Result<Offset, Fault> {
-        self.wait_until(|state| state.phase != Phase::Cutting).await;
+        self.awake_and_whole().await?;
         let (log_start, recorded, is_behind) = {
             let mut state = self.state.borrow_mut();
             if let Some(fault) = &state.fault {

@@ -14,6 +14,7 @@ use std::{path::PathBuf, rc::Rc};
 use bytes::Bytes;
 
 use super::{
+    rest::Rest,
     shared::Handle,
     state::{LogInner, Phase, State},
 };
@@ -49,6 +50,9 @@ impl LogInner {
 
     pub async fn mend(self: &Rc<Self>) -> Result<(), Fault> {
         self.wait_until(|state| !state.write.index_saving).await;
+        if self.turns_to_mend() {
+            return self.mend_asleep().await;
+        }
         let unsynced = {
             let mut state = self.state.borrow_mut();
             if !is_mendable(&state) {
@@ -79,6 +83,15 @@ impl LogInner {
         self.request_flush();
         self.shared.checkpoints.request();
         Ok(())
+    }
+
+    fn turns_to_mend(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let is_asleep = is_mendable(&state) && state.rest == Rest::Asleep;
+        if is_asleep {
+            state.rest = Rest::Turning;
+        }
+        is_asleep
     }
 
     fn go_online(&self, state: &mut State, mended: &Unsynced) {
@@ -165,7 +178,7 @@ impl LogInner {
 
 /// A writer that is paused without end is what a cut that failed halfway leaves.
 fn is_mendable(state: &State) -> bool {
-    let is_still = !state.write.running && state.write.syncs == 0;
+    let is_still = !state.write.running && state.write.syncs == 0 && state.rest != Rest::Turning;
     wants_mending(state) && state.phase == Phase::Open && is_still
 }
 

@@ -10,6 +10,7 @@ mod pending;
 pub mod producers;
 mod read;
 pub mod recovery;
+mod rest;
 mod retention;
 pub(crate) mod scrub;
 pub(crate) mod settle;
@@ -20,6 +21,7 @@ mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timestamps;
+pub(crate) mod together;
 pub(crate) mod write;
 
 use std::rc::Rc;
@@ -238,9 +240,8 @@ impl Log {
     }
 
     /// Bytes in segments and tail.
-    pub fn size_bytes(&self) -> u64 {
-        let state = self.0.state.borrow();
-        state.segments.iter().map(|segment| segment.len).sum()
+    pub async fn size_bytes(&self) -> Result<u64, Fault> {
+        self.0.size_bytes().await
     }
 
     /// Forgets producers idle for longer than `idle_ms`.

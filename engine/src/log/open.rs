@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -15,15 +16,17 @@ use super::{
         Recovered, Recovery, Report, batches_of, find_point,
         table::{Admission, Contents, Identity, Point, admit},
     },
-    shared::Shared,
+    rest::{self, Rest},
+    shared::{Handle, Shared},
     state::{LogInner, Phase, State, WriteState},
     tail::Tail,
+    together::Wanted,
 };
 use crate::{
     checkpoint::LogCheckpoint,
     error::{Fault, OpenError},
     journal::{EntryAt, Replay},
-    rt::{Rt, durable, local::Notify},
+    rt::{DirEntry, File, OpenMode, Rt, durable, local::Notify},
     segment::{FileKind, IDENTITY_FILE, Segment, SegmentWriter, index_path, segment_path},
     types::{LogId, LogName, Offset, TopicId},
 };
@@ -33,9 +36,20 @@ const IDENTITY_BYTES_MAX: usize = 4096;
 
 /// What the last run left of a log besides its directory.
 pub struct Left<'a> {
-    pub checkpoint: Option<&'a LogCheckpoint>,
+    pub checkpoint: Option<&'a Rc<LogCheckpoint>>,
+    /// That record is of an orderly end.
+    pub closed: bool,
     /// `None` once the journal of this run has started.
     pub replay: Option<&'a Replay>,
+}
+
+/// How much of a log is to be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// All of it.
+    Now,
+    /// What has to be recovered; else it stays at rest until it is used.
+    WhenUsed,
 }
 
 /// Opens the log in `<data_dir>/<name>`. A log that is opened after the journal of this run has started is new,
@@ -46,22 +60,34 @@ pub async fn open(
     id: LogId,
     name: LogName,
     config: LogConfig,
+    opened: Opened,
     left: Left<'_>,
 ) -> Result<Rc<LogInner>, OpenError> {
     let rt = &shared.rt;
+    let dir = data_dir.join(name.to_string());
+    if opened == Opened::WhenUsed
+        && let Some(known) = at_rest(rt, id, &dir, &left).await
+    {
+        let identity = rest::Identity { id, name, dir };
+        return Ok(LogInner::at_rest(shared, identity, config, known));
+    }
     let opening = Opening {
         shared,
         id,
-        dir: data_dir.join(name.to_string()),
+        dir,
         name,
         key: shared.new_log_key(),
         config,
+        may_rest: opened == Opened::WhenUsed,
         checkpoint: left.checkpoint,
         replay: left.replay,
     };
     let dir = &opening.dir;
     let is_new = !rt.exists(dir).await;
     if is_new {
+        if opening.is_unknown() {
+            return Ok(opening.create_all(data_dir).await?);
+        }
         create_dir(rt, data_dir, dir).await?;
     }
     let files = tidy(rt, dir).await?;
@@ -76,6 +102,28 @@ pub async fn open(
     Ok(opening.recover(&files).await?)
 }
 
+/// The record of a log of which there is nothing to recover.
+async fn at_rest(rt: &Rt, id: LogId, dir: &Path, left: &Left<'_>) -> Option<Rc<LogCheckpoint>> {
+    let known = left.checkpoint?;
+    let in_journal = left.replay.is_some_and(|replay| {
+        replay.entries(id).iter().any(|entry| {
+            entry.log_generation == known.log_generation
+                && entry.next_offset > known.recovery_offset
+        })
+    });
+    if in_journal || known.log_start > known.recovery_offset {
+        return None;
+    }
+    if !left.closed {
+        // What cannot be listed is for the recovery to complain about.
+        let listed = rt.list_dir(dir).await.ok()?;
+        if has_leftovers(&listed) || !rest::is_as_described(known, &segments_in(&listed)) {
+            return None;
+        }
+    }
+    Some(Rc::clone(known))
+}
+
 /// A log on its way to be open.
 struct Opening<'a> {
     shared: &'a Rc<Shared>,
@@ -84,7 +132,8 @@ struct Opening<'a> {
     dir: PathBuf,
     key: u64,
     config: LogConfig,
-    checkpoint: Option<&'a LogCheckpoint>,
+    may_rest: bool,
+    checkpoint: Option<&'a Rc<LogCheckpoint>>,
     replay: Option<&'a Replay>,
 }
 
@@ -96,11 +145,43 @@ impl Opening<'_> {
             .is_some_and(|known| last == Some(known.recovery_segment_base))
     }
 
+    /// Whether nothing of it is left anywhere but perhaps in its directory.
+    fn is_unknown(&self) -> bool {
+        self.checkpoint.is_none() && self.journal_entries().is_empty()
+    }
+
+    /// Directory, identity and first segment of a new log. All of it becomes durable at once, in any order: a crash before that
+    /// leaves a log without data, whose creation the next open finishes.
+    async fn create_all(self, data_dir: &Path) -> Result<Rc<LogInner>, Fault> {
+        let rt = &self.shared.rt;
+        let base = Offset::ZERO;
+        let created = rt.create_dir_all(&self.dir).await;
+        created.map_err(|error| Fault::io("create", &self.dir, error))?;
+        let identity = create_identity(rt, &self.dir, self.id).await?;
+        let path = segment_path(&self.dir, base);
+        let segment = rt.open(&path, OpenMode::Create).await;
+        let segment = Rc::new(segment.map_err(|error| Fault::io("create", path, error))?);
+        let wanted = Wanted {
+            files: vec![Rc::new(identity), Rc::clone(&segment)],
+            dirs: vec![self.dir.clone(), data_dir.to_path_buf()],
+        };
+        self.shared.sync(wanted).await?;
+        let key = ((self.key, base), Handle::Behind);
+        self.shared.files.put(key, segment);
+        Ok(self.empty(base))
+    }
+
     /// A log with nothing in it, and its first segment's file.
     async fn create(self) -> Result<Rc<LogInner>, Fault> {
+        let log = self.empty(Offset::ZERO);
+        log.create_segment(Offset::ZERO).await?;
+        Ok(log)
+    }
+
+    fn empty(&self, base: Offset) -> Rc<LogInner> {
         let now = self.shared.rt.wall_clock();
-        let (base, interval) = (Offset::ZERO, self.config.index_interval_bytes);
-        let log = self.with(Recovered {
+        let interval = self.config.index_interval_bytes;
+        self.with(Recovered {
             segments: vec![Segment::new(base, interval, now)],
             epochs: Default::default(),
             producers: Default::default(),
@@ -110,9 +191,7 @@ impl Opening<'_> {
             index_saved_len: 0,
             rest: Vec::new(),
             report: Report::default(),
-        });
-        log.create_segment(base).await?;
-        Ok(log)
+        })
     }
 
     async fn recover(self, files: &[(Offset, u64)]) -> Result<Rc<LogInner>, Fault> {
@@ -122,7 +201,7 @@ impl Opening<'_> {
             name: &self.name,
             log_key: self.key,
             index_interval_bytes: self.config.index_interval_bytes,
-            checkpoint: self.checkpoint,
+            checkpoint: self.checkpoint.map(Rc::as_ref),
             replay: self.replay,
             entries: self.journal_entries(),
         };
@@ -137,13 +216,14 @@ impl Opening<'_> {
         if let Some(replay) = self.replay {
             report.appended_batches = log.append_rest(replay, &rest, known_below).await?;
         }
-        log.restore_marks(self.checkpoint);
+        let checkpoint = self.checkpoint.map(Rc::as_ref);
+        log.restore_marks(checkpoint);
         // Should the log fail before its next checkpoint, that one repeats what is known.
         if matches!(
-            find_point(self.checkpoint, files).0,
+            find_point(checkpoint, files).0,
             Point::InFile | Point::AtNextFile
         ) {
-            log.state.borrow_mut().checkpoint = self.checkpoint.cloned().map(Rc::new);
+            log.state.borrow_mut().checkpoint = self.checkpoint.cloned();
         }
         if report.restored_batches + report.appended_batches + report.cut_bytes > 0 {
             tracing::info!(
@@ -180,6 +260,7 @@ impl Opening<'_> {
             name: self.name.clone(),
             dir: self.dir.clone(),
             key: self.key,
+            may_rest: self.may_rest,
             state: RefCell::new(recovered_state(recovered, self.config.clone())),
             changed: Notify::new(),
         })
@@ -193,20 +274,22 @@ async fn create_dir(rt: &Rt, data_dir: &Path, dir: &Path) -> Result<(), Fault> {
 }
 
 /// Lists the segments in order, and removes what a crash left unfinished.
-async fn tidy(rt: &Rt, dir: &Path) -> Result<Vec<(Offset, u64)>, Fault> {
+pub async fn tidy(rt: &Rt, dir: &Path) -> Result<Vec<(Offset, u64)>, Fault> {
     let listed = rt.list_dir(dir).await;
     let listed = listed.map_err(|error| Fault::io("list", dir, error))?;
-    let mut segments = Vec::new();
+    let segments = segments_in(&listed);
     let mut removed = false;
     for entry in listed {
         match FileKind::of(&entry.name) {
-            FileKind::Segment(base) => segments.push((base, entry.len)),
-            FileKind::Index(_) | FileKind::Identity => {}
+            FileKind::Segment(_) | FileKind::Index(_) | FileKind::Identity => {}
             FileKind::Deleted | FileKind::Temporary => {
                 let path = dir.join(&entry.name);
-                let gone = rt.remove_file(&path).await;
-                gone.map_err(|error| Fault::io("remove", path, error))?;
-                removed = true;
+                match rt.remove_file(&path).await {
+                    Ok(()) => removed = true,
+                    // Its time had come anyway.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(Fault::io("remove", path, error)),
+                }
             }
             FileKind::Foreign => {
                 tracing::warn!(dir = %dir.display(), name = entry.name, "not a file of ours; left alone");
@@ -216,12 +299,48 @@ async fn tidy(rt: &Rt, dir: &Path) -> Result<Vec<(Offset, u64)>, Fault> {
     if removed {
         durable::sync_dir(rt, dir).await?;
     }
-    segments.sort_unstable();
     Ok(segments)
 }
 
+/// Whether there is something that `tidy` would remove.
+pub fn has_leftovers(listed: &[DirEntry]) -> bool {
+    listed.iter().any(|entry| {
+        let kind = FileKind::of(&entry.name);
+        matches!(kind, FileKind::Deleted | FileKind::Temporary)
+    })
+}
+
+pub fn segments_in(listed: &[DirEntry]) -> Vec<(Offset, u64)> {
+    let mut segments: Vec<(Offset, u64)> = listed
+        .iter()
+        .filter_map(|entry| match FileKind::of(&entry.name) {
+            FileKind::Segment(base) => Some((base, entry.len)),
+            _ => None,
+        })
+        .collect();
+    segments.sort_unstable();
+    segments
+}
+
+/// Writes `partition.metadata` into a new directory; the caller syncs it.
+async fn create_identity(rt: &Rt, dir: &Path, id: LogId) -> Result<File, Fault> {
+    let path = dir.join(IDENTITY_FILE);
+    let fault = |error| Fault::io("create", &path, error);
+    let content = identity_of(id);
+    let mut block = rt.alloc(content.len());
+    block.bytes_mut()[..content.len()].copy_from_slice(content.as_bytes());
+    let file = rt.open(&path, OpenMode::Create).await.map_err(fault)?;
+    file.write_at(block, 0).await.map_err(fault)?;
+    file.truncate(content.len() as u64).await.map_err(fault)?;
+    Ok(file)
+}
+
+fn identity_of(id: LogId) -> String {
+    format!("version: 0\ntopic_id: {}", id.topic_id)
+}
+
 /// The directory must say that it is this log's. One without identity may only be the beginning of a creation.
-async fn check_identity(
+pub async fn check_identity(
     rt: &Rt,
     dir: &Path,
     id: LogId,
@@ -246,8 +365,9 @@ async fn check_identity(
     match admit(identity, contents) {
         Admission::GoOn => Ok(()),
         Admission::FinishCreation => {
-            let content = format!("version: 0\ntopic_id: {}", id.topic_id);
-            durable::replace_file(rt, &path, content.as_bytes()).await?;
+            let data_dir = dir.parent().expect("a log's directory lies in another");
+            durable::sync_dir(rt, data_dir).await?;
+            durable::replace_file(rt, &path, identity_of(id).as_bytes()).await?;
             Ok(())
         }
         Admission::Refuse if identity == Identity::Garbage => {
@@ -263,6 +383,17 @@ async fn check_identity(
     }
 }
 
+/// Whose directory it says it is, if it can be read.
+pub async fn read_identity(rt: &Rt, dir: &Path) -> Result<Option<TopicId>, Fault> {
+    let path = dir.join(IDENTITY_FILE);
+    if !rt.exists(&path).await {
+        return Ok(None);
+    }
+    let content = rt.read_small(&path, IDENTITY_BYTES_MAX).await;
+    let content = content.map_err(|error| Fault::io("read", &path, error))?;
+    Ok(identity_in(&content))
+}
+
 fn identity_in(content: &[u8]) -> Option<TopicId> {
     let text = std::str::from_utf8(content).ok()?;
     let mut lines = text.lines();
@@ -273,7 +404,7 @@ fn identity_in(content: &[u8]) -> Option<TopicId> {
 }
 
 /// Removes the segments that lie wholly below the log start: a crash came between that mark and their removal.
-async fn remove_below(
+pub async fn remove_below(
     rt: &Rt,
     dir: &Path,
     mut files: Vec<(Offset, u64)>,
@@ -282,13 +413,17 @@ async fn remove_below(
     let Some(log_start) = log_start else {
         return Ok(files);
     };
-    // Only the newest one that begins at or below it is needed: what is before that may have holes.
-    let first = files.partition_point(|&(base, _)| base <= log_start);
-    let kept = files.split_off(first.saturating_sub(1));
+    let kept = files.split_off(first_needed(&files, log_start));
     if !files.is_empty() {
         remove_segments(rt, dir, &files).await?;
     }
     Ok(kept)
+}
+
+/// Index of the newest one that begins at or below the log start: what is before that is not needed and may have holes.
+pub fn first_needed(files: &[(Offset, u64)], log_start: Offset) -> usize {
+    let after = files.partition_point(|&(base, _)| base <= log_start);
+    after.saturating_sub(1)
 }
 
 /// Removes the files, newest first and one by one: a hole in the sequence of segments must not survive a crash.
@@ -345,6 +480,9 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         cursors: Cursors::default(),
         checkpoint: None,
         phase: Phase::Open,
+        rest: Rest::Awake,
+        outline: None,
+        used: true,
         fault: None,
         reported: false,
     }

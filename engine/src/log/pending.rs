@@ -68,6 +68,11 @@ impl Pending {
         self.waiting_bytes
     }
 
+    /// Nothing waits, and nothing is on its way through the journal.
+    pub fn is_idle(&self) -> bool {
+        self.waiting_bytes == 0 && self.submitted.is_empty()
+    }
+
     pub fn waiting_from(&self) -> Offset {
         self.waiting_from
     }

@@ -172,6 +172,8 @@ impl LogInner {
         limit: ReadLimit,
     ) -> Result<Fetched, ReadError> {
         loop {
+            self.awake().await?;
+            self.state.borrow_mut().used = true;
             // The tail may have begun, or the log been cut, since the last look.
             if let Some(result) = self.read_cached(from, limit) {
                 return result;
@@ -202,7 +204,11 @@ impl LogInner {
         self.state.borrow().phase == Phase::Removed
     }
 
-    async fn read_segment(&self, from: Offset, limit: ReadLimit) -> Result<Cold, ReadError> {
+    async fn read_segment(
+        self: &Rc<Self>,
+        from: Offset,
+        limit: ReadLimit,
+    ) -> Result<Cold, ReadError> {
         let version = self.version();
         let result = self.read_segment_as_of(from, limit).await;
         if self.is_removed() {
@@ -233,7 +239,7 @@ impl LogInner {
 
     /// Reads batches of the one segment that holds `from`. No cursor comes back where the segment ended before anything was found.
     async fn read_segment_as_of(
-        &self,
+        self: &Rc<Self>,
         from: Offset,
         limit: ReadLimit,
     ) -> Result<(Fetched, Option<Cursor>), Fault> {
@@ -304,7 +310,7 @@ impl LogInner {
 
     /// Goes on behind a broken batch, if it is known where the next one begins, and says which offset that may have.
     pub(super) async fn pass_over(
-        &self,
+        self: &Rc<Self>,
         reader: &mut SegmentReader,
         broken: &Broken,
     ) -> Result<Option<Offset>, Fault> {
@@ -346,7 +352,7 @@ impl LogInner {
         Fault::corrupt(what, path)
     }
 
-    async fn cursor_at(&self, from: Offset) -> Result<Cursor, Fault> {
+    async fn cursor_at(self: &Rc<Self>, from: Offset) -> Result<Cursor, Fault> {
         let (base, end, known) = {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
@@ -383,10 +389,11 @@ impl LogInner {
 
     /// Asks the index of a segment, wherever it is.
     pub async fn ask_index<T>(
-        &self,
+        self: &Rc<Self>,
         base: Offset,
         ask: impl FnOnce(&Index) -> T,
     ) -> Result<T, Fault> {
+        self.awake().await?;
         {
             let state = self.state.borrow();
             if let Some(index) = state.segments[state.segment_of(base)].live_index() {

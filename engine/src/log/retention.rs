@@ -8,13 +8,14 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use super::{
     LogConfig, Marks,
+    rest::Rest,
     shared::Deletion,
     state::{LogInner, Phase},
 };
 use crate::{
     error::Fault,
     rt::durable,
-    segment::{Segment, SegmentIndex, index_path, segment_path},
+    segment::{Index, Segment, SegmentIndex, index_path, segment_path},
     types::{Offset, Timestamp},
 };
 
@@ -58,7 +59,7 @@ fn log_start_after(
     log_start
 }
 
-fn is_over_age(max_timestamp: Timestamp, retention_ms: Option<u64>, now: Timestamp) -> bool {
+pub fn is_over_age(max_timestamp: Timestamp, retention_ms: Option<u64>, now: Timestamp) -> bool {
     let age_ms = now.0.saturating_sub(max_timestamp.0);
     retention_ms.is_some_and(|kept_ms| u64::try_from(age_ms).is_ok_and(|age_ms| age_ms > kept_ms))
 }
@@ -66,6 +67,15 @@ fn is_over_age(max_timestamp: Timestamp, retention_ms: Option<u64>, now: Timesta
 impl LogInner {
     /// Applies retention once.
     pub async fn retain(self: &Rc<Self>) -> Result<(), Fault> {
+        let was_asleep = self.state.borrow().rest == Rest::Asleep;
+        if !self.retention_is_due(self.shared.rt.wall_clock()).await? {
+            return Ok(());
+        }
+        self.awake().await?;
+        if was_asleep {
+            // Nobody else needs it: it may go to sleep again at the next look.
+            self.state.borrow_mut().used = false;
+        }
         let config = self.state.borrow().config.clone();
         if !config.delete || self.state.borrow().phase != Phase::Open {
             return Ok(());
@@ -80,10 +90,9 @@ impl LogInner {
             let active_len = state.active().len;
             let all_committed = state.marks.high_watermark == state.marks.log_end;
             let index = state.active().live_index();
-            let newest = index.map(|index| (index.max_timestamp(), index.began()));
-            let over_age = newest.is_some_and(|(max_timestamp, began)| {
-                is_over_age(max_timestamp.max(began), config.retention_ms, now)
-            });
+            let newest = index.map(Index::newest);
+            let over_age =
+                newest.is_some_and(|newest| is_over_age(newest, config.retention_ms, now));
             if over_age && active_len > 0 && all_committed {
                 let log_end = state.marks.log_end;
                 state.roll(log_end, now);
@@ -97,7 +106,7 @@ impl LogInner {
 
     /// The oldest sealed segments, up to the first whose time has not come, if time is all that counts.
     async fn sealed_candidates(
-        &self,
+        self: &Rc<Self>,
         config: &LogConfig,
         now: Timestamp,
     ) -> Result<Vec<Candidate>, Fault> {
@@ -123,10 +132,7 @@ impl LogInner {
             let max_timestamp = match known {
                 Some(max_timestamp) if max_timestamp >= Timestamp(0) => max_timestamp,
                 // Records without timestamps age from the creation of their segment.
-                _ => {
-                    self.ask_index(base, |index| index.max_timestamp().max(index.began()))
-                        .await?
-                }
+                _ => self.ask_index(base, Index::newest).await?,
             };
             candidates.push(Candidate {
                 len,
@@ -150,6 +156,10 @@ impl LogInner {
         {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
+            if state.rest != Rest::Awake {
+                // The next time it wakes they go.
+                return Ok(());
+            }
             let log_start = state.marks.log_start;
             let sealed_before = state.write.segment_base;
             let count = state

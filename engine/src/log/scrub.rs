@@ -57,10 +57,11 @@ impl LogInner {
     }
 
     /// Reads the segment through; ends early when the segment leaves the log.
-    pub async fn scrub(&self, base: Offset, pace: &mut Pace) -> Result<(), Fault> {
+    pub async fn scrub(self: &Rc<Self>, base: Offset, pace: &mut Pace) -> Result<(), Fault> {
         let Some(len) = self.sealed_len(base) else {
             return Ok(());
         };
+        self.state.borrow_mut().used = true;
         let result = self.scrub_batches(base, len, pace).await;
         match self.sealed_len(base) {
             Some(_) => result,
@@ -77,7 +78,12 @@ impl LogInner {
         Some(state.segments[state.segment_of(base)].len)
     }
 
-    async fn scrub_batches(&self, base: Offset, len: u64, pace: &mut Pace) -> Result<(), Fault> {
+    async fn scrub_batches(
+        self: &Rc<Self>,
+        base: Offset,
+        len: u64,
+        pace: &mut Pace,
+    ) -> Result<(), Fault> {
         let shared = &self.shared;
         let interval = self.state.borrow().config.index_interval_bytes;
         let path = segment_path(&self.dir, base);
@@ -140,6 +146,8 @@ impl LogInner {
     async fn pay(&self, pace: &mut Pace, unpaid: &mut u64) {
         let bytes = std::mem::take(unpaid);
         self.shared.count(|stats| stats.scrubbed_bytes += bytes);
+        // It is not to fall asleep in the middle of it.
+        self.state.borrow_mut().used = true;
         let rt = &self.shared.rt;
         rt.sleep(pace.pause(rt.now(), bytes)).await;
     }

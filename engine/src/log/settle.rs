@@ -3,8 +3,11 @@
 use std::{path::Path, rc::Rc};
 
 use super::{
-    shared::Handle,
-    state::{LogInner, Phase},
+    open::read_identity,
+    rest::Rest,
+    shared::{Handle, Shared},
+    state::{LogInner, Phase, State},
+    together::Wanted,
     write::Waited,
 };
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
     error::Fault,
     rt::durable,
     segment::{index_path, segment_path},
-    types::Offset,
+    types::{LogId, LogName, Offset},
 };
 
 /// Longest part of a topic's name in the name of a directory to be deleted: a file name has 255 bytes.
@@ -39,6 +42,10 @@ impl LogInner {
             match self.sync_to(described.recovery_offset).await {
                 Ok(Waited::Reached) => return Described::Now(described),
                 Ok(Waited::Cut) => {}
+                // Whatever keeps it from waking, what it has is in its record.
+                Err(_) if self.state.borrow().rest != Rest::Awake => {
+                    return Described::Now(described);
+                }
                 Err(_) => return Described::Before(self.state.borrow().checkpoint.clone()),
             }
         }
@@ -51,11 +58,18 @@ impl LogInner {
             Some(known)
                 if known.log_generation == state.generation
                     && known.recovery_offset == marks.log_end
+                    && known.recovery_segment_base == state.last_with_file().base
                     && known.log_start == marks.log_start
                     && known.high_watermark == marks.high_watermark =>
             {
                 Rc::clone(known)
             }
+            // Of its segments it knows only what the record says.
+            Some(known) if state.rest != Rest::Awake => Rc::new(LogCheckpoint {
+                high_watermark: marks.high_watermark,
+                producers: state.producers.clone(),
+                ..LogCheckpoint::clone(known)
+            }),
             _ => Rc::new(state.describe(self.id)),
         }
     }
@@ -122,10 +136,10 @@ impl LogInner {
 
     /// Takes no more appends, writes everything, and cuts the active segment's file to its exact length.
     pub async fn finish(self: &Rc<Self>) -> Result<(), Fault> {
-        self.wait_until(|state| state.phase != Phase::Cutting).await;
+        self.wait_until(State::is_still).await;
         self.state.borrow_mut().phase = Phase::Closed;
         let log_end = self.state.borrow().marks.log_end;
-        self.sync_to(log_end).await?;
+        self.flush_to(log_end).await?;
         // A segment that was begun gets its file, so that all before it are sealed.
         self.wait_until(|state| state.fault.is_some() || state.segment_to_seal().is_none())
             .await;
@@ -140,11 +154,13 @@ impl LogInner {
         if padded {
             self.cut_padding(base, len).await?;
         }
+        self.sync_to(log_end).await?;
         self.forget_files();
         Ok(())
     }
 
-    async fn cut_padding(&self, base: Offset, len: u64) -> Result<(), Fault> {
+    /// Also makes everything in the segment durable: nothing is written to it any more.
+    pub async fn cut_padding(&self, base: Offset, len: u64) -> Result<(), Fault> {
         let fault = |error| self.io_fault("close", base, error);
         let path = segment_path(&self.dir, base);
         let key = self.segment_key(base);
@@ -154,9 +170,18 @@ impl LogInner {
             .await
             .map_err(fault)?;
         file.truncate(len).await.map_err(fault)?;
-        self.synced(async { file.sync().await.map_err(fault) })
+        let (files, dirs) = (vec![file], Vec::new());
+        self.synced(self.shared.sync(Wanted { files, dirs }))
             .await?;
-        self.state.borrow_mut().write.padded = false;
+        let moved = {
+            let mut state = self.state.borrow_mut();
+            state.write.padded = false;
+            state.write.synced_end = state.write.flushed_end;
+            state.advance()
+        };
+        if moved {
+            self.report();
+        }
         Ok(())
     }
 
@@ -171,22 +196,48 @@ impl LogInner {
 
     /// Takes the log out of the data directory: renamed first, so that a crash leaves all of it or a directory to be removed.
     pub async fn remove(self: &Rc<Self>, data_dir: &Path) -> Result<(), Fault> {
-        self.wait_until(|state| state.phase != Phase::Cutting).await;
+        self.wait_until(State::is_still).await;
         self.state.borrow_mut().phase = Phase::Removed;
         self.changed.notify_all();
         self.pause_writer().await;
         self.forget_files();
-        let _names = self.shared.hold_names().await;
-        let rt = &self.shared.rt;
-        let mut topic = self.name.topic.clone();
-        topic.truncate(DELETED_TOPIC_BYTES_MAX);
-        let unique = rt.random_u64();
-        let name = format!("{topic}-{}.{unique:016x}-delete", self.name.partition);
-        let deleted = data_dir.join(name);
-        let renamed = rt.rename(&self.dir, &deleted).await;
-        renamed.map_err(|error| Fault::io("rename", &self.dir, error))?;
-        durable::sync_dir(rt, data_dir).await?;
-        let removed = rt.remove_dir_all(&deleted).await;
-        removed.map_err(|error| Fault::io("remove", deleted, error))
+        remove_dir(&self.shared, data_dir, &self.name).await
     }
+}
+
+/// Takes the directory of a log that is not open out of the data directory, if it is that log's. What belongs to somebody else stays.
+pub async fn remove_unopened(
+    shared: &Rc<Shared>,
+    data_dir: &Path,
+    id: LogId,
+    name: &LogName,
+) -> Result<(), Fault> {
+    let dir = data_dir.join(name.to_string());
+    if !shared.rt.exists(&dir).await {
+        return Ok(());
+    }
+    if read_identity(&shared.rt, &dir).await? != Some(id.topic_id) {
+        tracing::warn!(dir = %dir.display(), "not deleted with its topic: it does not say that it belongs to it");
+        return Ok(());
+    }
+    remove_dir(shared, data_dir, name).await
+}
+
+async fn remove_dir(shared: &Rc<Shared>, data_dir: &Path, name: &LogName) -> Result<(), Fault> {
+    let rt = &shared.rt;
+    let dir = data_dir.join(name.to_string());
+    let mut topic = name.topic.clone();
+    topic.truncate(DELETED_TOPIC_BYTES_MAX);
+    let unique = rt.random_u64();
+    let deleted = format!("{topic}-{}.{unique:016x}-delete", name.partition);
+    let deleted = data_dir.join(deleted);
+    {
+        let _names = shared.hold_names().await;
+        let renamed = rt.rename(&dir, &deleted).await;
+        renamed.map_err(|error| Fault::io("rename", &dir, error))?;
+    }
+    let (files, dirs) = (Vec::new(), vec![data_dir.to_path_buf()]);
+    shared.sync(Wanted { files, dirs }).await?;
+    let removed = rt.remove_dir_all(&deleted).await;
+    removed.map_err(|error| Fault::io("remove", deleted, error))
 }

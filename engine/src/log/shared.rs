@@ -12,12 +12,13 @@ use super::{
     SpaceUse,
     space::{Space, SpaceConfig},
     tail::TailPool,
+    together::Syncs,
 };
 use crate::{
     error::Fault,
     journal::writer::Journal,
     rt::{
-        DiskSpace, File, Instant, OpenMode, Rt,
+        DiskSpace, File, FileSystem, Instant, OpenMode, Rt,
         local::{Budget, Notify, Units},
     },
     segment::Index,
@@ -36,7 +37,10 @@ pub struct EngineStats {
     pub journal_bytes: u64,
     pub segment_writes: u64,
     pub segment_bytes: u64,
+    /// Of single segments.
     pub segment_syncs: u64,
+    /// Of everything at once.
+    pub file_system_syncs: u64,
     pub segments_sealed: u64,
     pub segments_deleted: u64,
     pub bypass_writes: u64,
@@ -77,6 +81,7 @@ pub struct Limits {
     pub write_chunk_bytes_max: usize,
     pub tail_bytes_max: usize,
     pub readahead_bytes_max: usize,
+    pub syncs_together_min: usize,
 }
 
 /// Open segment files of a shard that are kept open though nobody uses them at the moment.
@@ -125,6 +130,7 @@ pub struct Shared {
     pub readahead_bytes: Cell<usize>,
     pub progress: Progress,
     pub checkpoints: CheckpointRequests,
+    pub syncs: Syncs,
     pub deletions: RefCell<VecDeque<Deletion>>,
     /// Damaged places that the operator knows of.
     damaged: RefCell<BTreeSet<(SegmentKey, u64)>>,
@@ -139,7 +145,7 @@ pub struct Deletion {
 }
 
 impl Shared {
-    pub fn new(rt: Rt, limits: Limits, space: SpaceConfig) -> Rc<Shared> {
+    pub fn new(rt: Rt, limits: Limits, space: SpaceConfig, file_system: FileSystem) -> Rc<Shared> {
         Rc::new(Shared {
             rt,
             limits,
@@ -156,6 +162,7 @@ impl Shared {
             readahead_bytes: Cell::new(0),
             progress: Progress::default(),
             checkpoints: CheckpointRequests::default(),
+            syncs: Syncs::new(file_system),
             deletions: RefCell::default(),
             damaged: RefCell::default(),
             deletion_added: Notify::new(),

@@ -11,6 +11,7 @@ use super::{
     pending::{Decision, Pending},
     producers::Producers,
     read::Cursors,
+    rest::{Outline, Rest},
     shared::{SegmentKey, Shared},
     tail::{Eviction, Tail, TailBatch},
 };
@@ -31,6 +32,8 @@ pub struct LogInner {
     pub dir: PathBuf,
     /// Number of this log within this run.
     pub key: u64,
+    /// Whether it may let go of its segments when nobody uses it. Such a log refuses appends as `Busy` until it is awake again.
+    pub may_rest: bool,
     pub state: RefCell<State>,
     /// The flushed end moved, the writer stopped, or a fault came: for those in this module who wait.
     pub changed: Notify,
@@ -52,6 +55,11 @@ pub struct State {
     /// The last durable record of this log in a checkpoint. After a cut it is of an older generation until the next checkpoint.
     pub checkpoint: Option<Rc<LogCheckpoint>>,
     pub phase: Phase,
+    pub rest: Rest,
+    /// While it is asleep, and once somebody has asked.
+    pub outline: Option<Outline>,
+    /// Appended to, read from disk, or woken since the last look for idle logs.
+    pub used: bool,
     pub fault: Option<Fault>,
     /// Listed in the shard's progress and not collected yet.
     pub reported: bool,
@@ -96,6 +104,11 @@ pub struct WriteState {
 }
 
 impl State {
+    /// Neither being cut nor on its way to or from rest.
+    pub fn is_still(&self) -> bool {
+        self.phase != Phase::Cutting && self.rest != Rest::Turning
+    }
+
     pub fn active(&self) -> &Segment {
         self.segments.last().expect("a log has a segment")
     }
@@ -127,10 +140,17 @@ impl State {
             || (write.synced_end == write.flushed_end && self.is_flushed_to(end))
     }
 
+    /// The last segment, unless it was just begun and may have no file yet.
+    pub fn last_with_file(&self) -> &Segment {
+        match self.write.segment_base == self.active().base {
+            true => self.active(),
+            false => &self.segments[self.segment_before(self.marks.log_end)],
+        }
+    }
+
     /// What a checkpoint says of this log when everything in it is durable in segments.
     pub fn describe(&self, log: LogId) -> LogCheckpoint {
-        // A segment that was just begun may have no file yet.
-        let last = &self.segments[self.segment_before(self.marks.log_end)];
+        let last = self.last_with_file();
         let saved_len = match self.write.segment_base == last.base {
             true => self.write.index_saved_len,
             false => 0,

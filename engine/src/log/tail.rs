@@ -79,6 +79,11 @@ impl Tail {
         self.batches.front().map(|batch| batch.base)
     }
 
+    /// Gives memory back that was needed for more batches than there are now.
+    pub fn shrink(&mut self) {
+        self.batches.shrink_to_fit();
+    }
+
     pub fn push(&mut self, batch: TailBatch) {
         if let Some(last) = self.batches.back() {
             assert!(last.next <= batch.base, "the tail is in order");

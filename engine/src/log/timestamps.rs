@@ -24,6 +24,8 @@ impl LogInner {
         timestamp: Timestamp,
         below: Offset,
     ) -> Result<Option<OffsetAndTime>, ReadError> {
+        self.awake().await?;
+        self.state.borrow_mut().used = true;
         for base in self.segment_bases(below) {
             if self
                 .known_max_timestamp(base)
@@ -62,6 +64,8 @@ impl LogInner {
         self: &Rc<Self>,
         below: Offset,
     ) -> Result<Option<OffsetAndTime>, ReadError> {
+        self.awake().await?;
+        self.state.borrow_mut().used = true;
         let bases = self.segment_bases(below);
         let log_start = self.state.borrow().marks.log_start;
         let mut max_timestamp = NO_TIMESTAMP;

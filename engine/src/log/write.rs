@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::{
     shared::Handle,
     state::{LogInner, Phase, State},
+    together::Wanted,
 };
 use crate::{
     error::Fault,
@@ -377,10 +378,8 @@ impl LogInner {
             .open_segment(key, &path, Handle::Behind)
             .await
             .map_err(fault)?;
-        self.synced(async { file.sync().await.map_err(fault) })
-            .await?;
-        self.shared.count(|stats| stats.segment_syncs += 1);
-        Ok(())
+        let (files, dirs) = (vec![file], Vec::new());
+        self.synced(self.shared.sync(Wanted { files, dirs })).await
     }
 
     /// Waits for a sync of a segment. One that ends well after another of this log has failed says nothing: what it was to make durable may

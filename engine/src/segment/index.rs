@@ -106,6 +106,15 @@ impl IndexTail {
     pub fn is_empty(&self) -> bool {
         self.len == self.from
     }
+
+    /// As [`Index::newest`].
+    pub fn newest(&self) -> Timestamp {
+        let began = match self.first_timestamp >= 0 {
+            true => self.first_timestamp,
+            false => self.created,
+        };
+        Timestamp(self.max_timestamp.max(began))
+    }
 }
 
 impl Index {
@@ -149,6 +158,11 @@ impl Index {
         } else {
             self.created
         }
+    }
+
+    /// The largest timestamp; records without timestamps age from the creation of their segment.
+    pub fn newest(&self) -> Timestamp {
+        self.max_timestamp.max(self.began())
     }
 
     /// Takes the next batch into account; batches come in order and without gaps in the file.

@@ -429,18 +429,18 @@ impl Hands {
 
     /// Deletes the log, and creates another one of the same name.
     async fn recreate(&self, at: usize) {
-        let id = {
+        let (id, name) = {
             let mut world = self.world.borrow_mut();
             let model = &mut world.models[at];
             if model.cutting {
                 return;
             }
             model.deleting = true;
-            let id = model.id;
+            let (id, name) = (model.id, model.name.clone());
             world.handles[at] = None;
-            id
+            (id, name)
         };
-        if let Err(fault) = self.engine.delete_log(id).await {
+        if let Err(fault) = self.engine.delete_log(id, &name).await {
             return self.world.borrow().excuse(&fault);
         }
         let (id, name, config) = {

@@ -158,6 +158,7 @@ pub fn engine_config(rng: &mut Rng) -> EngineConfig {
         checkpoint_interval_ms: [3, 15, 60, 10_000][rng.below(4)],
         retention_check_interval_ms: [5, 30][rng.below(2)],
         producer_id_expiration_ms: 86_400_000,
+        syncs_together_min: 2,
         space: SpaceConfig {
             reserve_bytes: Some(0),
             ..SpaceConfig::default()

@@ -16,7 +16,9 @@ pub mod value;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use forebay_engine::{EngineConfig, ShardId, SpaceAlarm, SpaceConfig, rt::buf::ALIGNMENT};
+use forebay_engine::{
+    EngineConfig, SYNCS_TOGETHER_MIN, ShardId, SpaceAlarm, SpaceConfig, rt::buf::ALIGNMENT,
+};
 
 pub use broker_keys::BROKER_KEYS;
 pub use host::Host;
@@ -223,6 +225,7 @@ impl Config {
             checkpoint_interval_ms: self.storage.checkpoint_interval_ms,
             retention_check_interval_ms: self.storage.retention_check_interval_ms,
             producer_id_expiration_ms: self.storage.producer_id_expiration_ms,
+            syncs_together_min: SYNCS_TOGETHER_MIN,
             space: SpaceConfig {
                 reserve_bytes: self.storage.disk_reserve_bytes,
                 shards,

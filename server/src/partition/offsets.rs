@@ -171,12 +171,19 @@ pub struct LogSize {
     pub bytes: u64,
 }
 
-pub(crate) fn log_sizes(shard: &Shard) -> Vec<LogSize> {
-    let size = |partition: &Rc<Partition>| LogSize {
-        log: partition.log.id(),
-        bytes: partition.log.size_bytes(),
-    };
-    shard.partitions().iter().map(size).collect()
+/// A log whose directory cannot be listed is left out.
+pub(crate) async fn log_sizes(shard: Rc<Shard>) -> Vec<LogSize> {
+    let mut sizes = Vec::new();
+    for partition in shard.partitions() {
+        let log = partition.log.id();
+        match partition.log.size_bytes().await {
+            Ok(bytes) => sizes.push(LogSize { log, bytes }),
+            Err(fault) => {
+                tracing::warn!(partition = %partition.log.name(), %fault, "size unknown");
+            }
+        }
+    }
+    sizes
 }
 
 /// State of one producer in one log, for DescribeProducers.

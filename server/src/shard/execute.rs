@@ -37,7 +37,9 @@ impl Shard {
             Call::EndOfEpochs(queries) => {
                 Begun::Done(Answer::EndOfEpochs(partition::end_of_epochs(self, queries)))
             }
-            Call::LogSizes => Begun::Done(Answer::LogSizes(partition::log_sizes(self))),
+            Call::LogSizes => {
+                Begun::later(async move { Answer::LogSizes(partition::log_sizes(shard).await) })
+            }
             Call::DescribeProducers(log) => Begun::Done(Answer::DescribeProducers(
                 partition::describe_producers(self, log),
             )),

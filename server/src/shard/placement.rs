@@ -1,6 +1,6 @@
 //! A shard's partitions follow the image: opened, reconfigured, closed.
 
-use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use forebay_engine::{LogConfig, LogId, LogName, PartitionIndex, SpaceUse};
 use futures_util::{StreamExt, stream};
@@ -15,8 +15,8 @@ use crate::{
 const OPEN_PAUSE_MIN: Duration = Duration::from_secs(1);
 const OPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Logs that are opened or deleted at the same time.
-const LOGS_AT_ONCE_MAX: usize = 16;
+/// Logs that are opened or deleted at the same time: the more, the fewer syncs a large topic takes.
+const LOGS_AT_ONCE_MAX: usize = 256;
 
 impl Shard {
     /// Makes the image this shard's own. Partitions that went are closed first, new ones are open before the image shows them, so
@@ -87,7 +87,8 @@ impl Shard {
             partition: index,
         };
         let config = self.log_config(image, &topic);
-        match self.engine.open_log(id, name.clone(), config).await {
+        let engine = &self.engine;
+        match engine.open_log_when_used(id, name.clone(), config).await {
             Ok(log) => {
                 let state = &topic.partitions[index.0 as usize];
                 let partition = Partition::new(log, state.leader_epoch);
@@ -127,31 +128,33 @@ impl Shard {
     }
 
     async fn close_gone(&self, image: &Image) {
-        let named: HashSet<LogId> = self
-            .image()
-            .topics_by_id
-            .values()
-            .filter(|topic| !image.topics_by_id.contains_key(&topic.id))
-            .flat_map(|topic| {
-                (0..topic.partitions.len()).map(|index| LogId {
-                    topic_id: topic.id,
-                    partition: PartitionIndex(index as i32),
-                })
-            })
-            .collect();
-        self.offline.borrow_mut().retain(|id| !named.contains(id));
-        let gone: Vec<Rc<Partition>> = {
-            let mut partitions = self.partitions.borrow_mut();
-            named
-                .iter()
-                .filter_map(|id| partitions.remove(id))
-                .collect()
-        };
+        let present = self.image();
+        let mut gone: Vec<(LogId, LogName)> = Vec::new();
+        for topic in present.topics_by_id.values() {
+            if image.topics_by_id.contains_key(&topic.id) {
+                continue;
+            }
+            for (index, state) in topic.partitions.iter().enumerate() {
+                if self.owns(state) {
+                    let partition = PartitionIndex(index as i32);
+                    let (topic_id, topic) = (topic.id, topic.name.clone());
+                    let id = LogId {
+                        topic_id,
+                        partition,
+                    };
+                    gone.push((id, LogName { topic, partition }));
+                }
+            }
+        }
         stream::iter(gone)
-            .for_each_concurrent(LOGS_AT_ONCE_MAX, async |partition| {
-                partition.close();
-                if let Err(fault) = self.engine.delete_log(partition.log.id()).await {
-                    tracing::error!(partition = %partition.log.name(), %fault, "log not deleted");
+            .for_each_concurrent(LOGS_AT_ONCE_MAX, async |(id, name)| {
+                self.offline.borrow_mut().remove(&id);
+                let partition = self.partitions.borrow_mut().remove(&id);
+                if let Some(partition) = partition {
+                    partition.close();
+                }
+                if let Err(fault) = self.engine.delete_log(id, &name).await {
+                    tracing::error!(partition = %name, %fault, "log not deleted");
                 }
             })
             .await;

@@ -32,9 +32,10 @@ pub enum Admission {
 pub fn admit(identity: Identity, contents: Contents) -> Admission {
     match (identity, contents) {
         (Identity::Ours, _) => Admission::GoOn,
-        (Identity::Missing, Contents::Nothing) => Admission::FinishCreation,
-        (Identity::Missing, Contents::Data) => Admission::Refuse,
-        (Identity::Anothers | Identity::Garbage, _) => Admission::Refuse,
+        // The identity of a new log is durable before anything is appended, and not whole before that.
+        (Identity::Missing | Identity::Garbage, Contents::Nothing) => Admission::FinishCreation,
+        (Identity::Missing | Identity::Garbage, Contents::Data) => Admission::Refuse,
+        (Identity::Anothers, _) => Admission::Refuse,
     }
 }
 

@@ -1,11 +1,17 @@
 //! Power failures in the simulator, checked against a model of what was promised.
 //!
 //! A run opens three logs (two persisted, one replicated), does random things for a random time, and loses power. The next
-//! run opens what the disk has then. Checked after each recovery: everything counted under `persisted` is there at the same offset;
+//! run opens what the disk has then. Logs are opened when they are used, and rest when they are not. Checked after each recovery: everything counted under `persisted` is there at the same offset;
 //! nothing is there that was not appended at that offset, or that a finished truncation took away; offsets have no hole;
 //! epochs and producers are those of the batches that are there.
 
-use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
 
 use super::*;
 use crate::testing::{Rng, for_seeds};
@@ -130,6 +136,8 @@ struct World {
     /// One more with every start.
     epoch: LeaderEpoch,
     recovered_batches: usize,
+    /// How often a log was found asleep in a running engine.
+    found_asleep: usize,
 }
 
 fn log_config(at: usize) -> LogConfig {
@@ -149,7 +157,7 @@ async fn open(rig: &Rig, world: &Rc<RefCell<World>>) -> (Engine, Vec<Log>) {
     for at in 0..LOGS {
         let (id, name) = identity(at as i32);
         let log = engine
-            .open_log(id, name, log_config(at))
+            .open_log_when_used(id, name, log_config(at))
             .await
             .expect("open log");
         logs.push(log);
@@ -181,7 +189,13 @@ async fn step(rig: &Rig, engine: &Engine, logs: &[Log], world: &Rc<RefCell<World
             rig.rt.sleep(Duration::from_micros(micros)).await;
         }
         80..88 => counted(engine, log, log.marks().log_end).await,
-        88..93 => log.set_high_watermark(log.marks().counted_end),
+        // Long enough for logs to go to rest.
+        88 => {
+            rig.rt.sleep(Duration::from_millis(90)).await;
+            let asleep = logs.iter().filter(|log| is_asleep(log)).count();
+            world.borrow_mut().found_asleep += asleep;
+        }
+        89..93 => log.set_high_watermark(log.marks().counted_end),
         93..96 => truncate(log, at, world).await,
         96..98 => delete(log, at, world).await,
         _ => {
@@ -277,6 +291,7 @@ fn run_once(seed: u64, disk: Disk, world: Rc<RefCell<World>>) -> Disk {
         rig.engine.write_chunk_bytes_max = 16 * 1024;
         rig.engine.tail_bytes_max = 64 * 1024;
         rig.engine.checkpoint_interval_ms = 40;
+        rig.engine.retention_check_interval_ms = 30;
         let logs: Rc<RefCell<Vec<Log>>> = Rc::default();
         let live = {
             let (world, logs) = (world.clone(), logs.clone());
@@ -317,20 +332,27 @@ fn run_once(seed: u64, disk: Disk, world: Rc<RefCell<World>>) -> Disk {
     crashed
 }
 
-fn crash_repeatedly(seed: u64) {
+/// How often logs were found asleep.
+fn crash_repeatedly(seed: u64) -> usize {
     let world = Rc::new(RefCell::new(World {
         rng: Rng::new(seed),
         models: (0..LOGS).map(|_| Model::default()).collect(),
         epoch: LeaderEpoch(0),
         recovered_batches: 0,
+        found_asleep: 0,
     }));
     let mut disk = Disk::default();
     for run in 0..8 {
         disk = run_once(seed * 100 + run, disk, world.clone());
     }
+    world.borrow().found_asleep
 }
 
 #[test]
 fn what_was_counted_survives_power_failures() {
-    for_seeds(12, crash_repeatedly);
+    let found_asleep = Cell::new(0);
+    for_seeds(12, |seed| {
+        found_asleep.set(found_asleep.get() + crash_repeatedly(seed));
+    });
+    assert!(found_asleep.get() > 0, "no log ever went to rest");
 }

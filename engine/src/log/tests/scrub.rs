@@ -123,7 +123,8 @@ fn segments_that_go_meanwhile_are_no_errors() {
         let stats = engine.stats();
         assert_eq!((stats.corrupt_batches, stats.scrub_errors), (0, 0));
         let (id, _) = identity(0);
-        engine.delete_log(id).await.expect("delete");
+        let name = identity(0).1;
+        engine.delete_log(id, &name).await.expect("delete");
         rounds(&rig, &engine, 2).await;
         assert_eq!(engine.stats().scrub_errors, 0);
     });
@@ -143,6 +144,36 @@ fn a_round_goes_on_after_a_restart() {
         assert_eq!(engine.stats().scrubbed_bytes, 3 * 2 * batch_bytes());
         rounds(&rig, &engine, 2).await;
         assert_eq!(engine.stats().scrubbed_bytes, (3 + 6) * 2 * batch_bytes());
+        engine.close().await.expect("close");
+    });
+}
+
+#[test]
+fn logs_at_rest_are_scrubbed_and_rest_again() {
+    check(|rig, engine, _| async move {
+        engine.close().await.expect("close");
+        let engine = Engine::open(rig.rt.clone(), rig.engine.clone())
+            .await
+            .expect("open");
+        let (id, name) = identity(0);
+        let log = engine.open_log_when_used(id, name, small_segments()).await;
+        let log = log.expect("open log");
+        engine.sync_recovered().await.expect("sync");
+        engine.start_journal().await.expect("start journal");
+        assert!(is_asleep(&log));
+        let path = segment_path(&rig.log_dir(), Offset::new(4));
+        let file = rig.rt.open(&path, OpenMode::ReadWrite).await.expect("open");
+        let len = file.len().await.expect("length");
+        patch(&rig.rt, &file, 100, b"rot").await.expect("write");
+        file.truncate(len).await.expect("truncate");
+        engine.start_scrub(1 << 20);
+        for round in 1..3 {
+            rounds(&rig, &engine, round).await;
+            let stats = engine.stats();
+            assert_eq!(stats.scrubbed_bytes, round * 12 * batch_bytes());
+            assert_eq!((stats.corrupt_batches, stats.scrub_errors), (1, 0));
+            assert!(is_asleep(&log), "nobody else uses it");
+        }
         engine.close().await.expect("close");
     });
 }
