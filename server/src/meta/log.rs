@@ -41,7 +41,8 @@ pub const METADATA_LOG: LogId = LogId {
     partition: PartitionIndex(0),
 };
 
-const BALLOT_FILE: &str = "quorum-state";
+/// In the data directory.
+pub const BALLOT_FILE: &str = "quorum-state";
 const BALLOT_MAGIC: u32 = u32::from_be_bytes(*b"FBQS");
 const BALLOT_BYTES: usize = 28;
 
@@ -106,6 +107,10 @@ impl MetadataLog {
             partition,
             ballot_path: data_dir.join(BALLOT_FILE),
         }
+    }
+
+    pub fn is_online(&self) -> bool {
+        self.partition.log.fault().is_none()
     }
 
     /// Reads everything and applies it. With one voter all that is in the log is committed.

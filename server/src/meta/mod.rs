@@ -35,14 +35,17 @@ use log::{MetadataLog, apply_entry};
 use raft::Raft;
 
 pub use image::{Broker, Image, PartitionState, Topic};
-pub use log::{METADATA_LOG, log_config, log_name};
+pub use log::{BALLOT_FILE, METADATA_LOG, log_config, log_name};
 pub use publish::refusal_of;
 
 /// Requests that may wait for the controller; more are refused.
 const REQUESTS_WAITING_MAX: usize = 4096;
 
-/// How often Raft is told that time passes.
+/// How often Raft is told that time passes, and how soon an offline metadata log is seen to be online again.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Between two attempts to start over with a metadata log that is online.
+const START_OVER_PAUSE: Duration = Duration::from_secs(1);
 
 /// The controller's runtime on shard 0: takes requests one by one, and answers each when its records are durable and all shards
 /// follow the image that holds them.
@@ -62,7 +65,7 @@ enum Stage {
     /// Requests wait.
     Loading,
     Serving,
-    /// The metadata log is offline: everything is refused until the broker is restarted.
+    /// The metadata log went offline: everything is refused until it is online again and was read anew.
     Failed,
     Stopping,
 }
@@ -71,6 +74,18 @@ enum Stage {
 struct Voter {
     raft: Raft,
     log: MetadataLog,
+}
+
+impl Voter {
+    /// A voter that remembers what its log and its ballot say, and the image that the log makes.
+    async fn replay(log: &MetadataLog, node_id: i32) -> Result<(Raft, Image), Fault> {
+        let replayed = log.replay().await?;
+        // Raft has no voter 0.
+        let id = node_id as u64 + 1;
+        let committed = replayed.terms.last_index();
+        let raft = Raft::new(id, &[id], replayed.ballot, replayed.terms, committed);
+        Ok((raft, replayed.image))
+    }
 }
 
 impl Controller {
@@ -83,15 +98,11 @@ impl Controller {
         partition: Rc<Partition>,
     ) -> Result<Rc<Controller>, Fault> {
         let log = MetadataLog::new(rt.clone(), engine, partition, &config.data_dir);
-        let replayed = log.replay().await?;
-        // Raft has no voter 0.
-        let id = config.node_id as u64 + 1;
-        let committed = replayed.terms.last_index();
-        let raft = Raft::new(id, &[id], replayed.ballot, replayed.terms, committed);
+        let (raft, image) = Voter::replay(&log, config.node_id).await?;
         Ok(Rc::new(Controller {
             rt,
             config,
-            image: RefCell::new(Arc::new(replayed.image)),
+            image: RefCell::new(Arc::new(image)),
             waiting: RefCell::default(),
             arrived: Notify::new(),
             stage: Cell::new(Stage::Loading),
@@ -111,9 +122,7 @@ impl Controller {
         cluster_id: &str,
     ) -> Result<(), StartError> {
         let mut voter = self.voter.take().expect("started once");
-        voter.raft.campaign();
-        self.commit(&mut voter).await?;
-        assert!(voter.raft.is_leader(), "a single voter wins");
+        self.lead(&mut voter).await?;
         let known = self.image();
         if known.lanes == 0 {
             let first = first_records(cluster_id, &self.config);
@@ -125,7 +134,7 @@ impl Controller {
             return Err(StartError::OtherLanes(known.lanes));
         }
         publish::publish(shard, self.image()).await;
-        self.stage.set(Stage::Serving);
+        self.change_stage(Stage::Loading, Stage::Serving);
         let driver = self.clone().run(shard.clone(), voter);
         self.rt.spawn(Class::Foreground, driver).detach();
         Ok(())
@@ -152,25 +161,81 @@ impl Controller {
     }
 
     async fn run(self: Rc<Self>, shard: Rc<Shard>, mut voter: Voter) {
-        while self.stage.get() == Stage::Serving {
-            let arrived = self.arrived.listen();
-            let next = self.waiting.borrow_mut().pop_front();
-            match next {
-                Some((request, done)) => {
-                    let reply = self.serve(&shard, &mut voter, &request).await;
-                    // Whoever asked may be gone; what was decided stays.
-                    let _ = done.send(reply);
-                }
-                None => {
-                    if self.rt.timeout(TICK, arrived).await.is_none() {
-                        voter.raft.tick();
-                        let ticked = self.commit(&mut voter).await;
-                        self.note_failure(ticked);
-                    }
-                }
+        loop {
+            match self.stage.get() {
+                Stage::Serving => self.serve_next(&shard, &mut voter).await,
+                Stage::Failed => self.start_over(&shard, &mut voter).await,
+                Stage::Stopping => break,
+                Stage::Loading => unreachable!("runs when it has loaded"),
             }
         }
         self.refuse_waiting();
+    }
+
+    async fn serve_next(&self, shard: &Rc<Shard>, voter: &mut Voter) {
+        let arrived = self.arrived.listen();
+        let next = self.waiting.borrow_mut().pop_front();
+        match next {
+            Some((request, done)) => {
+                let reply = self.serve(shard, voter, &request).await;
+                // Whoever asked may be gone; what was decided stays.
+                let _ = done.send(reply);
+            }
+            None => {
+                if self.rt.timeout(TICK, arrived).await.is_none() {
+                    voter.raft.tick();
+                    let ticked = self.commit(voter).await;
+                    self.note_failure(ticked);
+                }
+            }
+        }
+    }
+
+    /// Waits until the metadata log is online again. Raft and the image may be behind it then, since a mended log keeps what was
+    /// refused with the fault: so both are made anew from what it holds.
+    async fn start_over(&self, shard: &Rc<Shard>, voter: &mut Voter) {
+        self.refuse_waiting();
+        let mut told = false;
+        while self.stage.get() == Stage::Failed {
+            // Requests are refused without a notice: this is the broker's stop.
+            let stopped = self.arrived.listen();
+            if !voter.log.is_online() {
+                self.rt.timeout(TICK, stopped).await;
+                continue;
+            }
+            let Err(fault) = self.read_anew(voter).await else {
+                publish::publish(shard, self.image()).await;
+                self.change_stage(Stage::Failed, Stage::Serving);
+                tracing::info!(
+                    "metadata log is online again: topics and configuration can be changed"
+                );
+                return;
+            };
+            if !told {
+                tracing::error!(%fault, "metadata log is online, but the controller cannot start over with it; it will be tried again");
+                told = true;
+            }
+            self.rt.timeout(START_OVER_PAUSE, stopped).await;
+        }
+    }
+
+    /// The entry with which the leader begins makes all before it durable; only then may anybody see it.
+    async fn read_anew(&self, voter: &mut Voter) -> Result<(), Fault> {
+        let (raft, image) = Voter::replay(&voter.log, self.config.node_id).await?;
+        assert!(
+            image.end >= self.image().end,
+            "a mended log has lost something"
+        );
+        voter.raft = raft;
+        *self.image.borrow_mut() = Arc::new(image);
+        self.lead(voter).await
+    }
+
+    async fn lead(&self, voter: &mut Voter) -> Result<(), Fault> {
+        voter.raft.campaign();
+        self.commit(voter).await?;
+        assert!(voter.raft.is_leader(), "a single voter wins");
+        Ok(())
     }
 
     async fn serve(&self, shard: &Rc<Shard>, voter: &mut Voter, request: &Request) -> Reply {
@@ -215,14 +280,21 @@ impl Controller {
         Ok(())
     }
 
-    /// Takes a fault of the metadata log for what it is: nothing can be changed any more. `true` if there was one.
+    /// Takes a fault of the metadata log for what it is: nothing can be changed for now. `true` if there was one.
     fn note_failure(&self, outcome: Result<(), Fault>) -> bool {
         let Err(fault) = outcome else {
             return false;
         };
-        tracing::error!(%fault, "metadata log is offline: topics and configuration cannot be changed until a restart");
-        self.stage.set(Stage::Failed);
+        tracing::error!(%fault, "metadata log is offline: topics and configuration cannot be changed until it is online again");
+        self.change_stage(Stage::Serving, Stage::Failed);
         true
+    }
+
+    /// A broker that is stopping does nothing else any more.
+    fn change_stage(&self, from: Stage, to: Stage) {
+        if self.stage.get() != Stage::Stopping {
+            assert_eq!(self.stage.replace(to), from);
+        }
     }
 
     fn refuse_waiting(&self) {

@@ -6,7 +6,7 @@ use forebay_engine::{
     Engine, LeaderEpoch, PartitionIndex, ShardId,
     rt::{
         Rt,
-        sim::{self, Disk},
+        sim::{self, Disk, Faults},
     },
 };
 use futures_util::future::{join, join_all};
@@ -506,6 +506,77 @@ async fn run_once(rt: Rt, start: u8, end: End, before: Vec<String>, context: Str
         epoch,
         producer_ids,
     }
+}
+
+/// What was asked for while the log was offline may have been done or not; from its mending on everything goes on, without a restart.
+#[test]
+fn the_controller_comes_back_with_its_log() {
+    for seed in 0..10 {
+        let (known, disk) = sim::run(seed, Disk::default(), move |rt| async move {
+            let Rt::Sim(sim) = rt.clone() else {
+                unreachable!("started in the simulator");
+            };
+            let broker = Broker::start(rt.clone(), 1, &[]).await;
+            let error = async |name| broker.create(1, name, 2).await.topics[0].error_code;
+            assert_eq!(error("before").await, 0);
+            for (round, names) in [["first", "second"], ["third", "fourth"]]
+                .iter()
+                .enumerate()
+            {
+                sim.set_faults(Faults {
+                    write_error: 1.0,
+                    ..Faults::default()
+                });
+                assert_ne!(error(names[0]).await, 0, "seed {seed} round {round}");
+                assert_eq!(error(names[0]).await, ErrorCode::KafkaStorageError.code());
+                sim.set_faults(Faults::default());
+                // The log is mended within two seconds, at first.
+                rt.sleep(Duration::from_secs(5)).await;
+                let again = error(names[0]).await;
+                let expected = [0, ErrorCode::TopicAlreadyExists.code()];
+                assert!(
+                    expected.contains(&again),
+                    "seed {seed} round {round}: {again}"
+                );
+                assert_eq!(error(names[1]).await, 0, "seed {seed} round {round}");
+            }
+            let images = broker.shards.iter().map(|shard| shard.image());
+            let known: Vec<_> = images
+                .map(|image| image.topics.keys().cloned().collect::<Vec<_>>())
+                .collect();
+            assert_eq!(known[0], ["before", "first", "fourth", "second", "third"]);
+            assert_eq!(known[0], known[1]);
+            known.into_iter().next().expect("two shards")
+        });
+        sim::run(seed, disk.crash(seed), move |rt| async move {
+            let broker = Broker::start(rt, 2, &[]).await;
+            let image = broker.shard(0).image();
+            assert!(image.topics.keys().eq(&known), "seed {seed}");
+        });
+    }
+}
+
+/// A broker that is told to stop while its controller waits for the log stops.
+#[test]
+fn a_controller_without_its_log_stops_when_it_is_told_to() {
+    sim::run(1, Disk::default(), |rt| async move {
+        let Rt::Sim(sim) = rt.clone() else {
+            unreachable!("started in the simulator");
+        };
+        let broker = Broker::start(rt.clone(), 1, &[]).await;
+        sim.set_faults(Faults {
+            write_error: 1.0,
+            ..Faults::default()
+        });
+        assert_ne!(broker.create(1, "t", 2).await.topics[0].error_code, 0);
+        broker.controller.stop();
+        rt.sleep(Duration::from_secs(1)).await;
+        sim.set_faults(Faults::default());
+        rt.sleep(Duration::from_secs(10)).await;
+        assert_eq!(broker.controller.stage.get(), Stage::Stopping);
+        let reply = broker.create(1, "t", 2).await.topics[0].error_code;
+        assert_ne!(reply, 0);
+    });
 }
 
 #[test]
