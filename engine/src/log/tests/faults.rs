@@ -292,6 +292,35 @@ fn what_only_the_journal_has_waits_for_a_restart() {
     });
 }
 
+/// One log has failed to be mended for so long that it is rarely tried; another one that goes offline is tried soon all the same.
+#[test]
+fn a_log_that_cannot_be_mended_makes_no_other_wait() {
+    check(|rig, engine, logs, _| {
+        Box::pin(async move {
+            for log in &logs[..2] {
+                log.append(batch_at(0, 1, 5000), EPOCH).expect("append");
+                counted(&engine, log, Offset::new(1)).await;
+            }
+            let (lost, well) = (&logs[0], &logs[1]);
+            lost.0.flush_to(Offset::new(1)).await.expect("flush");
+            while matches!(lost.0.evict_front(), Eviction::Evicted(_)) {}
+            let path = segment_path(&rig.log_dir(), Offset::ZERO);
+            let file = rig.rt.open(&path, OpenMode::ReadWrite).await.expect("open");
+            patch(&rig.rt, &file, 300, b"lost").await.expect("write");
+            lost.0.poison(Fault::corrupt("a test", "nowhere"));
+            for round in 0..10 {
+                // Longer than a log must be well before it is tried soon again.
+                rig.rt.sleep(Duration::from_secs(150)).await;
+                assert!(lost.fault().is_some());
+                well.0.poison(Fault::corrupt("a test", "nowhere"));
+                rig.rt.sleep(Duration::from_millis(1500)).await;
+                assert!(well.fault().is_none(), "round {round}");
+            }
+            assert_eq!(engine.stats().logs_reopened, 10);
+        })
+    });
+}
+
 async fn set_identity(rig: &Rig, topic_id: TopicId) {
     let content = format!("version: 0\ntopic_id: {topic_id}");
     let path = rig.log_dir().join("partition.metadata");
