@@ -56,6 +56,16 @@ impl LogInner {
         self.has_room_for(bytes + BATCH_OVERHEAD_BYTES)
     }
 
+    pub fn has_space(&self) -> bool {
+        let space_use = self.state.borrow().config.space;
+        let has_space = self.shared.space.has(space_use);
+        if !has_space {
+            self.shared
+                .count(|stats| stats.appends_refused_disk_low += 1);
+        }
+        has_space
+    }
+
     /// Where there is no room, the writes that will make some are asked for.
     fn has_room_for(self: &Rc<Self>, kept_bytes: usize) -> bool {
         {

@@ -3,6 +3,7 @@
 mod append;
 mod cut;
 pub mod epochs;
+pub mod fuzz;
 pub mod marks;
 mod mend;
 pub(crate) mod open;
@@ -57,7 +58,8 @@ pub enum TimestampType {
 pub enum SpaceUse {
     /// Records of clients: refused once only the reserve is left.
     Data,
-    /// Committed offsets and the like: refused when three quarters of the reserve are gone too.
+    /// Committed offsets and the like, of an owner who decides before it writes and cannot take that back: never refused, but
+    /// [`Log::has_space`] says when three quarters of the reserve are gone too, and then nothing more should be begun.
     Internal,
     /// Never refused.
     Metadata,
@@ -161,6 +163,12 @@ impl Log {
     /// and wait for [`crate::Engine::room`] if not.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.0.has_room(bytes)
+    }
+
+    /// Whether the disk has space for what this log is used for. Where not, appends of client data are refused with `DiskLow`; whoever
+    /// appends to an internal log asks first.
+    pub fn has_space(&self) -> bool {
+        self.0.has_space()
     }
 
     pub fn marks(&self) -> Marks {

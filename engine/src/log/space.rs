@@ -1,8 +1,9 @@
 //! Free space of the disk, and who may still take some of it.
 //!
 //! Running full takes logs offline in the middle of a write. So client data is refused while there is still a *reserve*: for what is
-//! in memory already and has to be written, for checkpoints and indexes, for committed offsets and metadata. Internal topics go
-//! on until a quarter of the reserve is left, the metadata log until nothing is.
+//! in memory already and has to be written, for checkpoints and indexes, for committed offsets and metadata. New work for
+//! internal topics is refused by their owner when a quarter of the reserve is left: what it has decided it must be able to write. The
+//! metadata log goes on until nothing is left.
 //!
 //! The answer has to be at hand when an append comes, so it is an allowance: a look at the disk (`engine/space_watch.rs`) says how
 //! much may be appended until the next one, less what waits to be written. Space is one for all shards and none of them knows what
@@ -22,18 +23,33 @@ use crate::rt::{DiskSpace, local::Notify};
 /// The default reserve, where the file system is large enough for it.
 const RESERVE_BYTES_DEFAULT: u64 = 1 << 30;
 
-/// One for all shards of a process: the operator is told once when the disk runs low, and once when it has room again.
+/// One for all shards of a process: the operator is told once when the disk runs low, once when offset commits have to be refused too,
+/// and once when it has room again.
 #[derive(Clone, Debug, Default)]
-pub struct SpaceAlarm(Arc<AtomicBool>);
+pub struct SpaceAlarm(Arc<Raised>);
+
+#[derive(Debug, Default)]
+struct Raised {
+    low: AtomicBool,
+    critical: AtomicBool,
+}
 
 impl SpaceAlarm {
     /// `true` for the first who says so.
-    fn raise(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
+    fn raise_low(&self) -> bool {
+        !self.0.low.swap(true, Ordering::Relaxed)
     }
 
-    fn clear(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
+    fn raise_critical(&self) -> bool {
+        !self.0.critical.swap(true, Ordering::Relaxed)
+    }
+
+    fn clear_low(&self) -> bool {
+        self.0.low.swap(false, Ordering::Relaxed)
+    }
+
+    fn clear_critical(&self) -> bool {
+        self.0.critical.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -118,6 +134,16 @@ impl Space {
         self.reserve_bytes.get()
     }
 
+    /// Whether work that ends in appends may begin.
+    pub fn has(&self, space_use: SpaceUse) -> bool {
+        match space_use {
+            _ if !self.is_watched() => true,
+            SpaceUse::Data => !self.low.get(),
+            SpaceUse::Internal => self.internal_left.get() > 0,
+            SpaceUse::Metadata => true,
+        }
+    }
+
     /// Whether an append of `bytes` may come in; it is counted then.
     pub fn take(&self, space_use: SpaceUse, bytes: u64) -> bool {
         if !self.is_watched() {
@@ -126,19 +152,24 @@ impl Space {
         if !self.used.replace(true) {
             self.arrived.notify_all();
         }
-        let left = match space_use {
+        match space_use {
             SpaceUse::Data if self.low.get() => return false,
-            SpaceUse::Data => &self.data_left,
-            SpaceUse::Internal => &self.internal_left,
-            SpaceUse::Metadata => return true,
-        };
-        let Some(rest) = left.get().checked_sub(bytes) else {
-            if space_use == SpaceUse::Data {
-                self.run_low();
+            SpaceUse::Data => {}
+            SpaceUse::Internal => {
+                let left = self.internal_left.get();
+                self.internal_left.set(left.saturating_sub(bytes));
+                if left <= bytes {
+                    self.pressing.notify_all();
+                }
+                return true;
             }
+            SpaceUse::Metadata => return true,
+        }
+        let Some(rest) = self.data_left.get().checked_sub(bytes) else {
+            self.run_low();
             return false;
         };
-        left.set(rest);
+        self.data_left.set(rest);
         if rest < self.data_given.get() / 2 && rest + bytes >= self.data_given.get() / 2 {
             self.pressing.notify_all();
         }
@@ -167,7 +198,7 @@ impl Space {
         if self.low.get() && has_room {
             self.low.set(false);
             self.room_again.notify_all();
-            if self.config.alarm.clear() {
+            if self.config.alarm.clear_low() {
                 tracing::info!(
                     available_bytes = found.available_bytes,
                     "the disk has room again: produce is taken"
@@ -176,6 +207,23 @@ impl Space {
         } else if self.is_watched() && above(reserve) == 0 {
             self.run_low();
         }
+        self.tell_of_internal(above(reserve / 2) > 0);
+    }
+
+    /// Commits go on as soon as a quarter of the reserve is free; the operator hears of it when it is a half, so as not to hear of each batch.
+    fn tell_of_internal(&self, has_plenty: bool) {
+        let alarm = &self.config.alarm;
+        let available_bytes = self.available_bytes.get();
+        if !self.has(SpaceUse::Internal) {
+            if alarm.raise_critical() {
+                tracing::error!(
+                    available_bytes,
+                    "the disk is nearly full: offset commits and joins are refused too until there is room; reads, deletes and metadata go on"
+                );
+            }
+        } else if has_plenty && alarm.clear_critical() {
+            tracing::info!(available_bytes, "offset commits and joins are taken again");
+        }
     }
 
     fn run_low(&self) {
@@ -183,7 +231,7 @@ impl Space {
             return;
         }
         self.pressing.notify_all();
-        if self.config.alarm.raise() {
+        if self.config.alarm.raise_low() {
             tracing::error!(
                 available_bytes = self.available_bytes.get(),
                 reserve_bytes = self.reserve_bytes.get(),
@@ -225,8 +273,12 @@ mod tests {
         assert!(!space.is_low());
         assert!(!space.take(SpaceUse::Data, 1));
         assert!(space.is_low());
-        assert!(space.take(SpaceUse::Internal, MIB), "has its own reserve");
-        assert!(!space.take(SpaceUse::Internal, 40 * MIB));
+        assert!(space.has(SpaceUse::Internal), "has its own reserve");
+        assert!(space.take(SpaceUse::Internal, 30 * MIB));
+        assert!(space.has(SpaceUse::Internal));
+        assert!(space.take(SpaceUse::Internal, 40 * MIB), "was decided");
+        assert!(!space.has(SpaceUse::Internal));
+        assert!(space.take(SpaceUse::Internal, 1), "was decided");
         assert!(space.take(SpaceUse::Metadata, 1000 * MIB));
     }
 
@@ -266,9 +318,11 @@ mod tests {
     #[test]
     fn one_alarm_for_all_shards() {
         let alarm = SpaceAlarm::default();
-        assert!(alarm.raise());
-        assert!(!alarm.clone().raise());
-        assert!(alarm.clear());
-        assert!(!alarm.clone().clear());
+        assert!(alarm.raise_low());
+        assert!(!alarm.clone().raise_low());
+        assert!(alarm.raise_critical());
+        assert!(alarm.clear_low());
+        assert!(!alarm.clone().clear_low());
+        assert!(alarm.clear_critical());
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use forebay_engine::{
     Offset, PartitionIndex,
-    rt::local::{Notify, OneshotSender},
+    rt::{
+        Instant,
+        local::{Notify, OneshotSender},
+    },
 };
 
 use super::group::{GroupError, Machine, Reply, Token};
@@ -23,8 +26,8 @@ pub struct Coordinator {
     pub index: PartitionIndex,
     pub partition: Rc<Partition>,
     pub phase: RefCell<Phase>,
-    /// It failed because its log went offline.
-    pub failed_with_log: Cell<bool>,
+    /// It failed because of its log, and may start over at this time, if the log is online then.
+    pub start_over: Cell<Option<Instant>>,
     pub waiting: RefCell<HashMap<Token, OneshotSender<Answer>>>,
     /// Batches given to the partition, and those of them that it has appended; the rest waits for room.
     batches_given: Cell<u64>,
@@ -60,7 +63,7 @@ impl Coordinator {
             index,
             partition,
             phase: RefCell::new(Phase::Loading),
-            failed_with_log: Cell::new(false),
+            start_over: Cell::new(None),
             waiting: RefCell::default(),
             batches_given: Cell::new(0),
             batches_appended: Cell::new(0),

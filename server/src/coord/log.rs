@@ -42,6 +42,13 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
+impl LoadError {
+    /// The disk did not give the bytes: another attempt may get them. What cannot be understood stays as it is.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, LoadError::Read(ReadError::Fault(_)))
+    }
+}
+
 /// Packs records into batches, in order: as few as the size allows. Those of one request stay together, since they are bounded.
 pub fn batches(records: &[Record], now: Timestamp) -> Vec<ValidBatch> {
     let mut batches = Vec::new();

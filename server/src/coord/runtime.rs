@@ -5,7 +5,7 @@
 //! until all that was written before it is committed. So nobody ever sees what a crash could take back.
 //!
 //! When an append fails, the machine is ahead of its log: the coordinator is dropped, whoever waits is refused, and the next
-//! request reads the log again (unless the log itself is offline, which only an operator can change).
+//! request reads the log again (once the log is online again, if it went offline).
 //!
 //! Bounds: memory of all groups of the shard ([`MEMORY_SHARE`]), appends that wait for room (see `coordinator`), and by
 //! that of the requests in flight, who wait here.
@@ -43,6 +43,8 @@ use crate::{config::Config, meta::Image, partition::Turn, shard::Shard};
 /// Groups may take this part of the broker's memory: one over it.
 const MEMORY_SHARE: u64 = 32;
 const NANOS_PER_MS: u64 = 1_000_000;
+/// After the disk did not give the groups of a partition they are read again, when somebody asks, no sooner than this.
+const LOAD_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub struct Coordinators {
@@ -110,6 +112,11 @@ impl Coordinators {
     ) -> Result<Reply, GroupError> {
         let coordinator = self.find(shard, index).ok_or(GroupError::NotCoordinator)?;
         coordinator.check_ready()?;
+        // Before the machine decides: it cannot take back what the log then has no space for. Every client asks again after
+        // this error, for whatever it asked; Kafka gives it when its log does not take a commit for the moment.
+        if verb.needs_space() && !coordinator.partition.log.has_space() {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
         let token = Token(self.next_token.get());
         self.next_token.set(token.0 + 1);
         let (sender, answer) = oneshot();
@@ -152,10 +159,11 @@ impl Coordinators {
         let present = self.coordinators.borrow().get(&index).cloned();
         if let Some(coordinator) = present {
             // One that failed with its log starts over when the log is online again.
-            let is_mended = matches!(*coordinator.phase.borrow(), Phase::Failed)
-                && coordinator.failed_with_log.get()
+            let start_over = coordinator.start_over.get();
+            let starts_over = matches!(*coordinator.phase.borrow(), Phase::Failed)
+                && start_over.is_some_and(|at| at <= shard.rt.now())
                 && coordinator.partition.log.fault().is_none();
-            if !coordinator.partition.is_closed() && !is_mended {
+            if !coordinator.partition.is_closed() && !starts_over {
                 return Some(coordinator);
             }
             self.drop_coordinator(&coordinator);
@@ -264,7 +272,7 @@ impl Coordinators {
         let partition = coordinator.index;
         tracing::error!(%partition, %why, "group coordinator failed");
         if coordinator.partition.log.fault().is_some() {
-            coordinator.failed_with_log.set(true);
+            coordinator.start_over.set(Some(Instant(0)));
             self.retire(coordinator);
         } else {
             self.drop_coordinator(coordinator);
@@ -385,9 +393,13 @@ async fn load(shard: Rc<Shard>, coordinator: Rc<Coordinator>) {
             this.activate(&shard, &coordinator, machine);
             this.step(&shard, &coordinator, Event::TopicsDeleted(gone));
         }
-        // It stays failed: to read the same bytes again would not help, to go on without them would lose offsets.
+        // To go on without what could not be read would lose offsets. It stays failed where to read the same bytes again would not help.
         Err(error) => {
             let partition = coordinator.index;
+            if error.may_pass() {
+                let start_over = shard.rt.now().plus(LOAD_PAUSE);
+                coordinator.start_over.set(Some(start_over));
+            }
             tracing::error!(%partition, %error, "cannot load the groups of this partition");
             this.retire(&coordinator);
         }

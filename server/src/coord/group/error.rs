@@ -4,7 +4,7 @@
 pub enum GroupError {
     /// The coordinator is still reading its log.
     CoordinatorLoadInProgress,
-    /// The coordinator's log is offline, or its memory is used up.
+    /// The coordinator's log is offline, its memory is used up, or the disk is nearly full.
     CoordinatorNotAvailable,
     /// Another shard or broker coordinates this group.
     NotCoordinator,

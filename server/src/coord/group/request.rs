@@ -36,6 +36,21 @@ pub enum Verb {
     Delete { group: Arc<str> },
 }
 
+impl Verb {
+    /// Whether it may make the log of the groups grow for long: refused when the disk is nearly full. What ends something may always come in.
+    pub fn needs_space(&self) -> bool {
+        match self {
+            Verb::Join(_) | Verb::Sync(_) | Verb::CommitOffsets(_) => true,
+            Verb::Heartbeat(_)
+            | Verb::Leave(_)
+            | Verb::FetchOffsets(_)
+            | Verb::DeleteOffsets(_)
+            | Verb::Describe { .. }
+            | Verb::Delete { .. } => false,
+        }
+    }
+}
+
 /// Must a new member first be told its id, and join again with it (JoinGroup v4 and later)?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KnownMemberId {

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, path::PathBuf};
 use forebay_engine::{
     Engine, LeaderEpoch, ShardId, TopicId,
     rt::{
-        Rt,
+        Rt, durable,
         sim::{self, Disk, Faults},
     },
 };
@@ -140,6 +140,21 @@ impl Broker {
             .with_topics(vec![topic]);
         let response = offsets::offset_commit(self.shard(), request, 9).await;
         ErrorCode::from_code(response.topics[0].partitions[0].error_code).unwrap()
+    }
+
+    fn loaded(&self) -> Vec<Rc<Coordinator>> {
+        let of_shard = |shard: &Rc<Shard>| {
+            let coordinators = shard.coordinators.coordinators.borrow();
+            coordinators.values().cloned().collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
+    /// One that was dropped and loaded again is another one.
+    fn has_still(&self, coordinators: &[Rc<Coordinator>]) -> bool {
+        let now = self.loaded();
+        let same = |(one, other)| Rc::ptr_eq(one, other);
+        now.len() == coordinators.len() && now.iter().zip(coordinators).all(same)
     }
 
     /// All offsets of the group; waits until the coordinator has loaded.
@@ -334,6 +349,100 @@ fn a_failing_disk_refuses_and_does_not_hang() {
             assert!(expected.contains(&error), "{error}");
         }
     });
+}
+
+/// A disk that fails while groups are loaded costs them no restart.
+#[test]
+fn groups_that_could_not_be_read_are_read_again() {
+    const GROUPS: usize = 16;
+    for seed in 0..4 {
+        let (_, disk) = sim::run(seed, Disk::default(), |rt| async move {
+            let broker = Broker::start(rt).await;
+            for group in 0..GROUPS {
+                assert_eq!(
+                    broker.commit(&format!("g{group}"), 5).await,
+                    ErrorCode::None
+                );
+            }
+        });
+        sim::run(seed, disk.crash(seed), |rt| async move {
+            let broker = Broker::start(rt.clone()).await;
+            let Rt::Sim(sim) = &rt else {
+                unreachable!("started in the simulator");
+            };
+            sim.set_faults(Faults {
+                read_error: 1.0,
+                ..Faults::default()
+            });
+            rt.sleep(Duration::from_secs(2)).await;
+            let mut refused = 0;
+            for group in 0..GROUPS {
+                let error = broker.commit(&format!("g{group}"), 6).await;
+                refused += usize::from(error == ErrorCode::CoordinatorNotAvailable);
+            }
+            assert!(
+                refused > 0,
+                "seed {seed}: the test must come to a failed load"
+            );
+            sim.set_faults(Faults::default());
+            rt.sleep(LOAD_PAUSE).await;
+            for group in 0..GROUPS {
+                let found = broker.fetch(&format!("g{group}")).await["t-0"];
+                assert!([5, 6].contains(&found), "seed {seed}: {found}");
+            }
+        });
+    }
+}
+
+/// Somebody else fills the disk: commits and joins are refused in time, members and what was committed stay, and all goes on by itself.
+#[test]
+fn a_disk_that_is_nearly_full_refuses_commits_and_drops_nothing() {
+    const MIB: u64 = 1 << 20;
+    for seed in 0..4 {
+        sim::run(seed, Disk::empty(64 * MIB), |rt| async move {
+            let mut small = config();
+            small.storage.disk_reserve_bytes = Some(8 * MIB);
+            small.storage.journal_files = 2;
+            let data_dir = small.data_dir.clone();
+            let broker = Broker::start_with(rt.clone(), small).await;
+            let member = broker.join("members").await;
+            let leaver = broker.join("leavers").await;
+            assert_eq!(broker.commit("g", 1).await, ErrorCode::None);
+            // The journal is written once in advance.
+            rt.sleep(Duration::from_secs(1)).await;
+            let theirs = data_dir.join("not ours");
+            let available = rt.disk_space(&data_dir).await.unwrap().available_bytes;
+            let left = 2 * MIB - 100_000;
+            let content = vec![1; (available - left) as usize];
+            durable::replace_file(&rt, &theirs, &content).await.unwrap();
+            let loaded = broker.loaded();
+            // While somebody asks the disk is looked at often.
+            while broker.commit("g", 1).await == ErrorCode::None {
+                rt.sleep(Duration::from_millis(10)).await;
+            }
+            for offset in 2..200 {
+                let before = rt.now();
+                let error = broker.commit("g", offset).await;
+                assert_eq!(error, ErrorCode::CoordinatorNotAvailable);
+                assert!(rt.now().since(before) < Duration::from_millis(100));
+                rt.sleep(Duration::from_millis(20)).await;
+                assert_eq!(broker.beat("members", &member).await, ErrorCode::None);
+            }
+            assert_eq!(broker.fetch("g").await["t-0"], 1);
+            // The end of a session is written all the same.
+            rt.sleep(Duration::from_secs(7)).await;
+            assert_eq!(broker.beat("members", &member).await, ErrorCode::None);
+            assert_eq!(broker.state("leavers").await, "Empty");
+            let gone = broker.beat("leavers", &leaver).await;
+            assert_eq!(gone, ErrorCode::UnknownMemberId);
+            assert!(broker.has_still(&loaded), "no coordinator was dropped");
+            rt.remove_file(&theirs).await.unwrap();
+            rt.sleep(Duration::from_secs(1)).await;
+            assert_eq!(broker.commit("g", 7).await, ErrorCode::None);
+            assert_eq!(broker.fetch("g").await["t-0"], 7);
+            assert!(broker.has_still(&loaded));
+        });
+    }
 }
 
 /// With little memory before the disk, appends wait in line for room: slower, in order, and none lost.
