@@ -9,12 +9,13 @@
 //!          | part             | part             | part             | ...
 //!          +------------------+------------------+------------------+---
 //!
-//! part     0         8         12      16      20       24           32         40                   72
-//!          +---------+---------+-------+-------+--------+------------+----------+--------------------+---------+-------+
-//!          | magic   | version | CRC-  | body  | ending | generation | sequence | journal position:  | records | zeros |
-//!          | 8 bytes | u32     | 32    | bytes | u32    | u64        | u64      | generation, file,  |         | to 4k |
-//!          +---------+---------+-u32---+-u32---+--------+------------+----------+-commit, place: u64-+---------+-------+
-//!          The CRC covers 16..72 and the records. `generation` is that of the run that found the records to be true.
+//! part     0         8         12      16      20       24           32         40                   72      76     80
+//!          +---------+---------+-------+-------+--------+------------+----------+--------------------+-------+------+---------+-------+
+//!          | magic   | version | CRC-  | body  | ending | generation | sequence | journal position:  | CRC-  | zero | records | zeros |
+//!          | 8 bytes | u32     | 32    | bytes | u32    | u64        | u64      | generation, file,  | 32    | u32  |         | to 4k |
+//!          +---------+---------+-u32---+-u32---+--------+------------+----------+-commit, place: u64-+-------+------+---------+-------+
+//!          The first CRC covers the records, the second one 0..72: a header can be believed without the records, so that a start learns
+//!          from one block of another shard's file how new it is. `generation` is that of the run that found the records to be true.
 //!          `sequence` counts the parts of the file from 0.
 //!          `ending`: 0 the checkpoint goes on in the next part, 1 it ends here, 2 so does the run, in order.
 //!          The journal position counts where a checkpoint ends: what the shard's ring holds before it is covered. All zero: none.
@@ -25,6 +26,8 @@
 //!          | u32   | of one log: [`LogRecord`]                 |
 //!          +-------+------------------------------------------+
 //! ```
+//!
+//! Version 2, which is still read, has no second CRC: its records begin at 72, and its CRC covers 16..72 and the records.
 //!
 //! All integers are little-endian. Parsing accepts bytes of any origin: every length is checked against what is there before it is used.
 
@@ -43,14 +46,19 @@ use crate::{
 };
 
 pub const BLOCK: usize = ALIGNMENT;
-pub const PART_HEADER_LEN: usize = 72;
+pub const PART_HEADER_LEN: usize = 80;
 
 /// A larger part is not ours: producers, epochs and index of one log take a few MiB at most.
 pub const PART_BYTES_MAX: usize = 64 << 20;
 
 const MAGIC: [u8; 8] = *b"fbcheckp";
-const VERSION: u32 = 2;
-const CRC_FROM: usize = 16;
+const VERSION: u32 = 3;
+const BODY_CRC_AT: usize = 12;
+const HEADER_CRC_AT: usize = 72;
+
+/// Of version 2.
+const PART_HEADER_LEN_2: usize = 72;
+const CRC_2_FROM: usize = 16;
 
 /// What a part is to the checkpoint that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +76,7 @@ pub struct PartHeader {
     pub ending: Ending,
     pub journal: Option<JournalPosition>,
     pub body_bytes: usize,
+    version: u32,
     crc: u32,
 }
 
@@ -89,7 +98,7 @@ pub fn encode_part(
     let mut header = Vec::with_capacity(PART_HEADER_LEN);
     header.extend_from_slice(&MAGIC);
     header.extend_from_slice(&VERSION.to_le_bytes());
-    header.extend_from_slice(&[0; 4]);
+    header.extend_from_slice(&crc32fast::hash(records).to_le_bytes());
     header.extend_from_slice(&(records.len() as u32).to_le_bytes());
     header.extend_from_slice(&(ending as u32).to_le_bytes());
     header.extend_from_slice(&generation.to_le_bytes());
@@ -105,20 +114,32 @@ pub fn encode_part(
     for number in place {
         header.extend_from_slice(&number.to_le_bytes());
     }
+    assert!(header.len() == HEADER_CRC_AT);
+    let header_crc = crc32fast::hash(&header);
+    header.extend_from_slice(&header_crc.to_le_bytes());
+    header.extend_from_slice(&[0; 4]);
     assert!(header.len() == PART_HEADER_LEN);
     let (head, rest) = out.split_at_mut(PART_HEADER_LEN);
     head.copy_from_slice(&header);
     rest[..records.len()].copy_from_slice(records);
     rest[records.len()..].fill(0);
-    let crc = part_crc(&out[..PART_HEADER_LEN + records.len()]);
-    out[12..CRC_FROM].copy_from_slice(&crc.to_le_bytes());
 }
 
 impl PartHeader {
-    /// `None` for anything that does not begin like a part. What is in it is only known to be right with [`PartHeader::records`].
+    /// `None` for anything that does not begin like a part. What is in it is known to be right if [`PartHeader::is_checked`] says so, else
+    /// with [`PartHeader::records`].
     pub fn decode(bytes: &[u8]) -> Option<PartHeader> {
         let bytes = bytes.get(..PART_HEADER_LEN)?;
-        if bytes[..8] != MAGIC || u32_at(bytes, 8) != VERSION {
+        let version = u32_at(bytes, 8);
+        let version_is_known = match version {
+            2 => true,
+            VERSION => {
+                u32_at(bytes, HEADER_CRC_AT) == crc32fast::hash(&bytes[..HEADER_CRC_AT])
+                    && u32_at(bytes, HEADER_CRC_AT + 4) == 0
+            }
+            _ => false,
+        };
+        if bytes[..8] != MAGIC || !version_is_known {
             return None;
         }
         let body_bytes = u32_at(bytes, 16) as usize;
@@ -142,20 +163,40 @@ impl PartHeader {
             },
             journal: (journal.generation > 0).then_some(journal),
             body_bytes,
-            crc: u32_at(bytes, 12),
+            version,
+            crc: u32_at(bytes, BODY_CRC_AT),
         })
+    }
+
+    /// The header is as it was written, whatever the records are.
+    pub fn is_checked(&self) -> bool {
+        self.version == VERSION
+    }
+
+    /// Bytes of header and records.
+    pub fn bytes(&self) -> usize {
+        let header_bytes = match self.version {
+            2 => PART_HEADER_LEN_2,
+            _ => PART_HEADER_LEN,
+        };
+        header_bytes + self.body_bytes
+    }
+
+    /// Bytes the part takes in the file.
+    pub fn len_in_file(&self) -> usize {
+        self.bytes().next_multiple_of(BLOCK)
     }
 
     /// The records of this part, which `bytes` begins with. `None` unless all of it is there and as it was written.
     pub fn records<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let part = bytes.get(..PART_HEADER_LEN + self.body_bytes)?;
-        (part_crc(part) == self.crc).then(|| &part[PART_HEADER_LEN..])
+        let part = bytes.get(..self.bytes())?;
+        let records = &part[self.bytes() - self.body_bytes..];
+        let crc = match self.version {
+            2 => crc32fast::hash(&part[CRC_2_FROM..]),
+            _ => crc32fast::hash(records),
+        };
+        (crc == self.crc).then_some(records)
     }
-}
-
-/// Header and records, without padding.
-fn part_crc(part: &[u8]) -> u32 {
-    crc32fast::hash(&part[CRC_FROM..])
 }
 
 /// What is on disk of one log.
@@ -233,8 +274,7 @@ pub fn fuzz_part(data: &[u8]) {
         repaired[8..12].copy_from_slice(&VERSION.to_le_bytes());
         repaired[16..20].copy_from_slice(&(body_bytes as u32).to_le_bytes());
         repaired[20..24].copy_from_slice(&u32::from(data[20] & 1).to_le_bytes());
-        let crc = part_crc(&repaired);
-        repaired[12..CRC_FROM].copy_from_slice(&crc.to_le_bytes());
+        make_right(&mut repaired);
     }
     for bytes in [data, &repaired] {
         let records = PartHeader::decode(bytes).and_then(|header| header.records(bytes));
@@ -252,6 +292,30 @@ pub fn fuzz_part(data: &[u8]) {
             assert!(twin.epochs == found.epochs && twin.index == found.index);
         }
     }
+}
+
+/// For fuzzers: makes the CRCs of the parts of a file right, as far as their lengths lead.
+pub fn repair(file: &mut [u8]) {
+    let mut position = 0;
+    while let Some(rest) = file
+        .get_mut(position..)
+        .filter(|rest| rest.len() >= PART_HEADER_LEN)
+    {
+        let body_bytes = u32_at(rest, 16) as usize;
+        let Some(part) = rest.get_mut(..PART_HEADER_LEN.saturating_add(body_bytes)) else {
+            return;
+        };
+        make_right(part);
+        position += part_len(body_bytes);
+    }
+}
+
+fn make_right(part: &mut [u8]) {
+    let body_crc = crc32fast::hash(&part[PART_HEADER_LEN..]);
+    part[BODY_CRC_AT..][..4].copy_from_slice(&body_crc.to_le_bytes());
+    let header_crc = crc32fast::hash(&part[..HEADER_CRC_AT]);
+    part[HEADER_CRC_AT..][..4].copy_from_slice(&header_crc.to_le_bytes());
+    part[HEADER_CRC_AT + 4..PART_HEADER_LEN].fill(0);
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

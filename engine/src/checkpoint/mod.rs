@@ -27,7 +27,7 @@ use crate::{
     segment::IndexTail,
     types::{LogId, Offset, ShardId},
 };
-use format::{BLOCK, Ending, PART_HEADER_LEN, PartHeader, decode_record, part_len};
+use format::{BLOCK, Ending, PART_HEADER_LEN, PartHeader, decode_record};
 
 pub use writer::{Conclusion, Writer};
 
@@ -108,7 +108,8 @@ impl Checkpoints {
             let path = dir.join(&entry.name);
             match all.head(rt, &path).await {
                 Ok(head) => all.generation = all.generation.max(Some(head.generation)),
-                // A damaged one is reported when it is asked for.
+                // A damaged one is reported when it is asked for. How new it is need not be known: had it been written by a later run than
+                // this shard's own file, and had that run appended anything, then the rings would be of that run too.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(Fault::io("read the checkpoint", path, error)),
             }
@@ -187,20 +188,19 @@ impl Checkpoints {
         self.read_bytes
     }
 
-    /// Files of shards that do not exist any more. They may be removed once the logs in them are in another shard's checkpoint.
-    pub fn stray_files(&self, shards: u16) -> Vec<PathBuf> {
-        let stray = |file: &&CheckpointFile| file.shard.0 >= shards;
-        let files = self.files.iter().filter(stray);
-        files.map(|file| file.path.clone()).collect()
-    }
-
-    /// The header of the first part.
+    /// The header of the first part, as it was written.
     async fn head(&mut self, rt: &Rt, path: &Path) -> io::Result<PartHeader> {
         let file = rt.open(path, OpenMode::Read).await?;
         let block = file.read_at(0, BLOCK).await?;
         self.read_bytes += block.len() as u64;
+        let mut head = PartHeader::decode(&block);
+        if let Some(unchecked) = head.filter(|head| !head.is_checked()) {
+            let part = file.read_at(0, unchecked.bytes()).await?;
+            self.read_bytes += part.len() as u64;
+            head = unchecked.records(&part).map(|_| unchecked);
+        }
         file.close().await?;
-        PartHeader::decode(&block).ok_or(io::ErrorKind::InvalidData.into())
+        head.ok_or(io::ErrorKind::InvalidData.into())
     }
 
     async fn read(&mut self, rt: &Rt, path: &Path) -> Result<Content, Fault> {
@@ -273,7 +273,7 @@ impl Content {
                 content.clean = header.ending == Ending::EndsRun;
                 content.journal = header.journal;
             }
-            position += part_len(header.body_bytes) as u64;
+            position += header.len_in_file() as u64;
             sequence += 1;
         }
         if sequence == 0 {
@@ -302,9 +302,7 @@ async fn whole_part(
     let Some(header) = PartHeader::decode(&start) else {
         return Ok(None);
     };
-    let part = window
-        .get(position, PART_HEADER_LEN + header.body_bytes)
-        .await?;
+    let part = window.get(position, header.bytes()).await?;
     Ok(header.records(&part).map(|_| (header, part.clone())))
 }
 
@@ -312,7 +310,8 @@ fn file_path(dir: &Path, shard: ShardId) -> PathBuf {
     dir.join(format!("shard-{}", shard.0))
 }
 
-fn shard_of(name: &str) -> Option<ShardId> {
+/// Whose file has this name, if it is one of these.
+pub fn shard_of(name: &str) -> Option<ShardId> {
     let shard = name.strip_prefix("shard-")?.parse().ok()?;
     (name == format!("shard-{shard}")).then_some(ShardId(shard))
 }

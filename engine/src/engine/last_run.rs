@@ -49,9 +49,14 @@ impl LastRun {
     }
 
     /// A ring generation that no run has used.
-    pub fn next_generation(&self) -> u64 {
-        self.newest_generation()
-            .map_or(1, |generation| generation + 1)
+    pub fn next_generation(&self) -> Result<u64, Fault> {
+        let newest = self.newest_generation().unwrap_or(0);
+        let used_up = || {
+            let what =
+                "its generation is the last one there is; no run of this broker has written that";
+            Fault::corrupt(what, "a header in checkpoint or journal")
+        };
+        newest.checked_add(1).ok_or_else(used_up)
     }
 
     /// Whether this shard's last run was closed, so that all it left is durable.

@@ -1,9 +1,10 @@
 //! Recovery, row by row: what segment and journal hold is arranged byte by byte, then the log is opened.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use super::*;
 use crate::{
+    checkpoint::{Conclusion, Writer, format::PART_HEADER_LEN},
     log::shared::CHECKPOINT_BYTES_MIN,
     rt::{File, OpenMode, buf::ALIGNMENT},
     segment::{FileKind, writer::patch},
@@ -421,6 +422,69 @@ async fn two_shards(rt: &crate::rt::Rt) -> Vec<Rig> {
         rig
     };
     vec![of_shard(0), of_shard(1)]
+}
+
+/// Whatever happens to the header of another shard's checkpoint, a shard trusts its own and reads next to nothing.
+#[test]
+fn damage_in_the_header_of_another_shards_checkpoint_makes_no_start_longer() {
+    let rigs = async |rt: &crate::rt::Rt| {
+        let mut rigs = two_shards(rt).await;
+        for rig in &mut rigs {
+            rig.engine.journal_file_bytes = 1 << 20;
+        }
+        rigs
+    };
+    let (_, disk) = sim::run(1, Disk::default(), move |rt| async move {
+        let started = start_shards(&rigs(&rt).await).await;
+        for (engine, log) in started {
+            for n in 0..40 {
+                log.append(batch_at(n, 1, 10_000), EPOCH).expect("append");
+                counted(&engine, &log, Offset::new(n + 1)).await;
+            }
+            engine.close().await.expect("close");
+        }
+    });
+    for bit in (0..PART_HEADER_LEN * 8).step_by(5) {
+        sim::run(1, disk.crash(1), move |rt| async move {
+            let rigs = rigs(&rt).await;
+            let path = Path::new("/data/checkpoint/shard-1");
+            let file = rt.open(path, OpenMode::ReadWrite).await.expect("open");
+            let block = file.read_at(0, 4096).await.expect("read");
+            let mut damaged = rt.alloc(4096);
+            damaged.bytes_mut().copy_from_slice(&block);
+            damaged.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
+            file.write_at(damaged, 0).await.expect("write");
+            let engine = Engine::open(rt.clone(), rigs[0].engine.clone()).await;
+            let engine = engine.expect("open");
+            let (id, name) = identity(0);
+            let log = engine.open_log(id, name, config()).await.expect("open log");
+            assert_eq!(log.marks().log_end, Offset::new(40));
+            engine.sync_recovered().await.expect("sync");
+            engine.start_journal().await.expect("start journal");
+            let stats = engine.stats();
+            assert_eq!(stats.recovery_segment_bytes, 0, "bit {bit}");
+            assert!(stats.recovery_checkpoint_bytes < 32 * 1024, "bit {bit}");
+        });
+    }
+}
+
+/// No run can come after the last generation there is: it is refused, and not taken for the first one.
+#[test]
+fn a_generation_after_which_none_can_come_is_refused() {
+    sim::run(1, Disk::default(), |rt| async move {
+        let rig = two_shards(&rt).await.remove(0);
+        let dir = Path::new("/data/checkpoint");
+        let mut writer = Writer::new(rt.clone(), dir, ShardId(1));
+        let conclusion = Conclusion {
+            generation: u64::MAX,
+            journal: None,
+            clean: true,
+        };
+        let written = writer.write(conclusion, std::iter::empty(), std::iter::empty());
+        written.await.expect("writes");
+        let refused = Engine::open(rt, rig.engine).await;
+        assert!(refused.is_err());
+    });
 }
 
 /// As a broker starts its shards, with a log each.
