@@ -296,6 +296,28 @@ pub fn fuzz_commit(data: &[u8]) {
     }
 }
 
+/// For fuzzers: makes the CRCs of a file's header and of its commits right, as far as their lengths lead.
+pub fn repair(file: &mut [u8]) {
+    if file.len() < BLOCK {
+        return;
+    }
+    let crc = crc32fast::hash(&file[..file_at::CRC.start]);
+    file[file_at::CRC].copy_from_slice(&crc.to_le_bytes());
+    let mut position = BLOCK;
+    while let Some(rest) = file
+        .get_mut(position..)
+        .filter(|rest| rest.len() >= COMMIT_HEADER_LEN)
+    {
+        let body_bytes = u32_at(rest, commit_at::BODY_BYTES) as usize;
+        let Some(commit) = rest.get_mut(..COMMIT_HEADER_LEN.saturating_add(body_bytes)) else {
+            return;
+        };
+        let crc = commit_crc(commit);
+        commit[commit_at::CRC].copy_from_slice(&crc.to_le_bytes());
+        position += commit_len(body_bytes);
+    }
+}
+
 /// `commit` is header and body, without padding.
 fn commit_crc(commit: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

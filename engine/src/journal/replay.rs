@@ -221,13 +221,6 @@ impl Replay {
         self.read_bytes.get()
     }
 
-    /// Rings of shards that do not exist any more. They may be removed once the journals of this run have started.
-    pub fn stray_dirs(&self, shards: u16) -> Vec<PathBuf> {
-        let stray = |ring: &&Ring| ring.shard >= u32::from(shards);
-        let rings = self.rings.iter().filter(stray);
-        rings.map(|ring| ring.dir.clone()).collect()
-    }
-
     /// Closes the files, when nothing is read any more.
     pub async fn close(self) -> Result<(), Fault> {
         for file in self.files.take() {

@@ -2,13 +2,15 @@
 //!
 //! File sequence `n` lives in slot `n % files`. A slot is used again only after its last use was released; until then the writer waits.
 //! Writing blocks that were written before is what makes a durable write cheap, so files are filled with zeros when they are
-//! created: the first at the start, the others behind it.
+//! created: the first at the start, the others behind it. One that cannot be created is tried again until it is there; the
+//! writer that comes to its slot waits, as it does for one that was not released.
 
 use std::{
     cell::{Cell, RefCell},
     io,
     path::{Path, PathBuf},
-    rc::Rc,
+    rc::{Rc, Weak},
+    time::Duration,
 };
 
 use super::format::{BLOCK, FileHeader};
@@ -19,6 +21,9 @@ use crate::{
 
 /// Zeros are written in pieces of this size when a file is created.
 const PREWRITE_BYTES: u64 = 1 << 20;
+
+/// A file that could not be created is tried again after this long.
+const CREATE_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 pub struct JournalConfig {
@@ -56,24 +61,24 @@ pub(super) struct Ring {
     config: JournalConfig,
     generation: u64,
     slots: RefCell<Vec<Slot>>,
-    /// A slot became ready or broke, or a file was released.
+    /// A slot became ready, or a file was released.
     changed: Notify,
     checkpoint_wanted: Notify,
     /// Sequence of the file being written.
     current: Cell<u64>,
     /// Where in it the next commit goes.
     position: Cell<u64>,
-    /// The next commit waits until a file is released.
+    /// The next commit waits until a file is released, or created.
     full: Cell<bool>,
     /// All files before this sequence may be overwritten.
     released_before: Cell<u64>,
 }
 
 enum Slot {
-    /// Being created, or waiting for it.
     Missing,
+    /// Being created, or an attempt has failed: what it left is not trusted.
+    Spoiled,
     Ready(Rc<File>),
-    Broken(Fault),
 }
 
 impl Ring {
@@ -110,8 +115,8 @@ impl Ring {
             released_before: Cell::new(0),
         });
         ring.create_if_missing(0).await?;
-        rt.spawn(Class::Housekeeping, ring.clone().create_missing())
-            .detach();
+        let create_missing = create_missing(rt.clone(), Rc::downgrade(&ring));
+        rt.spawn(Class::Housekeeping, create_missing).detach();
         ring.begin_file(0, 0).await?;
         Ok(ring)
     }
@@ -147,6 +152,12 @@ impl Ring {
             self.checkpoint_wanted.notify_all();
             released.await;
         }
+        while self.ready_file(next).is_none() {
+            self.full.set(true);
+            let created = self.changed.listen();
+            self.checkpoint_wanted.notify_all();
+            created.await;
+        }
         self.full.set(false);
         self.begin_file(next, first_commit).await?;
         if self.needs_checkpoint() {
@@ -160,7 +171,8 @@ impl Ring {
         let position = self.position.get();
         let end = position + commit.len() as u64;
         assert!(end <= self.config.file_bytes, "room was made before");
-        let file = self.ready_file(self.slot_of(self.current.get())).await?;
+        let file = self.ready_file(self.current.get());
+        let file = file.expect("its header was written");
         file.write_at(commit, position)
             .await
             .map_err(|error| Fault::io("write to the journal", file.path(), error))?;
@@ -196,7 +208,8 @@ impl Ring {
 
     /// Writes the header of a new use of a file, alone and durable: from then on its old commits are void.
     async fn begin_file(&self, sequence: u64, first_commit: u64) -> Result<(), Fault> {
-        let file = self.ready_file(self.slot_of(sequence)).await?;
+        let file = self.ready_file(sequence);
+        let file = file.expect("the writer has waited for it");
         let mut block = self.rt.alloc(BLOCK);
         FileHeader {
             generation: self.generation,
@@ -217,33 +230,24 @@ impl Ring {
         (sequence % self.config.files as u64) as usize
     }
 
-    async fn ready_file(&self, index: usize) -> Result<Rc<File>, Fault> {
-        loop {
-            let changed = self.changed.listen();
-            match &self.slots.borrow()[index] {
-                Slot::Ready(file) => return Ok(file.clone()),
-                Slot::Broken(fault) => return Err(fault.clone()),
-                Slot::Missing => {}
-            }
-            changed.await;
-        }
-    }
-
-    async fn create_missing(self: Rc<Ring>) {
-        for index in 0..self.config.files {
-            if let Err(fault) = self.create_if_missing(index).await {
-                // Told to whoever needs the file.
-                self.slots.borrow_mut()[index] = Slot::Broken(fault);
-                self.changed.notify_all();
-            }
+    fn ready_file(&self, sequence: u64) -> Option<Rc<File>> {
+        match &self.slots.borrow()[self.slot_of(sequence)] {
+            Slot::Ready(file) => Some(file.clone()),
+            Slot::Missing | Slot::Spoiled => None,
         }
     }
 
     async fn create_if_missing(&self, index: usize) -> Result<(), Fault> {
-        if !matches!(self.slots.borrow()[index], Slot::Missing) {
-            return Ok(());
-        }
         let path = file_path(&self.dir, index);
+        let spoiled = match self.slots.borrow()[index] {
+            Slot::Ready(_) => return Ok(()),
+            Slot::Missing => false,
+            Slot::Spoiled => true,
+        };
+        self.slots.borrow_mut()[index] = Slot::Spoiled;
+        if spoiled && self.rt.exists(&path).await {
+            remove(&self.rt, &path).await?;
+        }
         create(&self.rt, &path, self.config.file_bytes).await?;
         sync_dir(&self.rt, &self.dir).await?;
         let file = self
@@ -257,12 +261,37 @@ impl Ring {
     }
 }
 
+/// Ends when all files are there, or nobody needs them any more.
+async fn create_missing(rt: Rt, ring: Weak<Ring>) {
+    let mut told = false;
+    let mut index = 0;
+    loop {
+        {
+            let Some(ring) = ring.upgrade().filter(|ring| index < ring.config.files) else {
+                return;
+            };
+            match ring.create_if_missing(index).await {
+                Ok(()) => {
+                    index += 1;
+                    continue;
+                }
+                Err(fault) if !told => {
+                    told = true;
+                    tracing::error!(%fault, "a journal file cannot be created; it will be tried again, and meanwhile logs may have to go on past the journal");
+                }
+                Err(_) => {}
+            }
+        }
+        rt.sleep(CREATE_PAUSE).await;
+    }
+}
+
 pub(super) fn file_path(dir: &Path, index: usize) -> PathBuf {
     dir.join(format!("{index}.journal"))
 }
 
 /// The index in a file's name; `None` for names that are not ours.
-pub(super) fn file_index(name: &str) -> Option<usize> {
+pub fn file_index(name: &str) -> Option<usize> {
     let index = name.strip_suffix(".journal")?.parse().ok()?;
     (name == format!("{index}.journal")).then_some(index)
 }
