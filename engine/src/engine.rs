@@ -6,6 +6,7 @@ mod last_run;
 mod reopen;
 mod scrub;
 mod space_watch;
+mod strays;
 
 use std::{
     cell::{Cell, RefCell},
@@ -34,6 +35,7 @@ use crate::{
 };
 use checkpointer::Kind;
 use last_run::LastRun;
+pub use strays::Strays;
 
 /// Logs that are closed at the same time.
 const CLOSES_IN_FLIGHT_MAX: usize = 256;
@@ -120,7 +122,7 @@ impl Engine {
             let synced = file_system.sync().await;
             synced.map_err(|error| Fault::io("sync the file system of", data_dir, error))?;
         }
-        let generation = last_run.next_generation();
+        let generation = last_run.next_generation()?;
         let journal_needed_from = last_run.journal();
         let limits = Limits {
             bypass_bytes: config.bypass_bytes,

@@ -16,7 +16,9 @@ pub mod segment;
 mod testing;
 pub mod types;
 
-pub use engine::{Engine, EngineConfig, EngineStats, SYNCS_TOGETHER_MIN, SpaceAlarm, SpaceConfig};
+pub use engine::{
+    Engine, EngineConfig, EngineStats, SYNCS_TOGETHER_MIN, SpaceAlarm, SpaceConfig, Strays,
+};
 pub use error::{AppendError, Fault, OpenError, ReadError};
 pub use log::{Appended, Durability, Fetched, Log, LogConfig, Marks, SpaceUse, TimestampType};
 pub use types::{

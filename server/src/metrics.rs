@@ -19,6 +19,8 @@ macro_rules! counters {
         #[derive(Default)]
         pub struct Counters {
             requests: RefCell<BTreeMap<&'static str, u64>>,
+            /// Entries of the data directory that belonged to nothing at the start; shard 0 counts them.
+            pub strays: Cell<u64>,
             $($(#[$doc])* pub $name: Count,)*
         }
 
@@ -31,6 +33,7 @@ macro_rules! counters {
             pub connections: u64,
             pub request_memory_bytes: u64,
             pub partitions: u64,
+            pub strays: u64,
             pub engine: EngineStats,
             $(pub $name: u64,)*
         }
@@ -43,6 +46,7 @@ macro_rules! counters {
                     connections: shard.front.connections() as u64,
                     request_memory_bytes: shard.front.memory_in_use(),
                     partitions: shard.partitions().len() as u64,
+                    strays: self.strays.get(),
                     engine: shard.engine.stats(),
                     $($name: self.$name.get(),)*
                 }
@@ -59,6 +63,7 @@ macro_rules! counters {
                 self.connections += other.connections;
                 self.request_memory_bytes += other.request_memory_bytes;
                 self.partitions += other.partitions;
+                self.strays += other.strays;
                 merge_engine(&mut self.engine, &other.engine);
                 $(self.$name += other.$name;)*
             }
@@ -124,7 +129,7 @@ pub fn encode(total: &Snapshot) -> String {
     out
 }
 
-fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
+fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
     let engine = &total.engine;
     [
         ("shards", "Shards of this broker", total.shards),
@@ -135,6 +140,11 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
             total.request_memory_bytes,
         ),
         ("partitions", "Partitions on this broker", total.partitions),
+        (
+            "stray_entries",
+            "Entries of the data directory that belonged to nothing at the start",
+            total.strays,
+        ),
         ("tail_bytes", "Bytes in the tail caches", engine.tail_bytes),
         (
             "tail_unflushed_bytes",

@@ -9,7 +9,7 @@ use super::{CHECKPOINT_DIR, Engine, Inner};
 use crate::{
     log::{scrub::Pace, state::LogInner},
     rt::{Class, Instant, durable},
-    types::{LogId, Offset, PartitionIndex, TopicId},
+    types::{LogId, Offset, PartitionIndex, ShardId, TopicId},
 };
 
 /// A round begins no sooner after the last one began.
@@ -38,6 +38,16 @@ impl Engine {
         let task = inner.shared.rt.spawn(Class::Housekeeping, scrub);
         inner.tasks.borrow_mut().push(task);
     }
+}
+
+/// Whose position a file of this name holds, if it is one of these.
+pub fn scrubbed_by(name: &str) -> Option<ShardId> {
+    let shard = ShardId(name.strip_prefix("scrub-")?.parse().ok()?);
+    (name == position_file(shard)).then_some(shard)
+}
+
+fn position_file(shard: ShardId) -> String {
+    format!("scrub-{}", shard.0)
 }
 
 impl Inner {
@@ -110,7 +120,7 @@ impl Inner {
     }
 
     fn scrub_path(&self) -> PathBuf {
-        let name = format!("scrub-{}", self.config.shard.0);
+        let name = position_file(self.config.shard);
         self.config.data_dir.join(CHECKPOINT_DIR).join(name)
     }
 

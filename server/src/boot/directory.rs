@@ -12,6 +12,7 @@ use std::{
 use forebay_engine::TopicId;
 
 use super::failure::StartFailure;
+use crate::meta;
 
 /// Kafka's name and format; `forebay.format` is ours, so that a directory of Apache Kafka is told from one of our own.
 const PROPERTIES: &str = "meta.properties";
@@ -68,6 +69,12 @@ impl DataDir {
             is_new,
             _lock: lock,
         })
+    }
+
+    /// Whether a file of this name beside the logs is the broker's own.
+    pub fn is_own(name: &str) -> bool {
+        let name = name.strip_suffix(".tmp").unwrap_or(name);
+        [PROPERTIES, LOCK, CLEAN_SHUTDOWN, meta::BALLOT_FILE].contains(&name)
     }
 
     /// From here on a crash is a crash: the marker is gone from the disk when this returns.

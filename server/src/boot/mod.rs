@@ -8,6 +8,7 @@ mod command;
 pub mod directory;
 mod failure;
 mod report;
+mod strays;
 
 use std::{
     io,
@@ -341,6 +342,8 @@ impl Conductor {
             .await
             .map_err(|error| StartFailure::Metadata(error.to_string()))?;
 
+        // Before clients can make topics: a directory may be there before its topic is known.
+        strays::report(shard).await;
         let failed = |error| StartFailure::Listen {
             address: self.address.to_string(),
             error,
