@@ -18,10 +18,10 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::convert::{broker_ids, offline, text, topic_uuid};
+use super::convert::{broker_ids, serving, text, topic_uuid};
 use crate::{
     meta::{
-        Image, PartitionState, Topic,
+        Image, Topic,
         controller::{Refusal, Refused, check_name},
     },
     shard::Shard,
@@ -93,10 +93,10 @@ pub async fn metadata(
         image
             .topics
             .values()
-            .map(|topic| found(&image, topic))
+            .map(|topic| found(shard, &image, topic))
             .collect()
     } else {
-        answer_each(&image, &wanted, &refused)
+        answer_each(shard, &image, &wanted, &refused)
     };
     if request.include_topic_authorized_operations {
         for topic in &mut topics {
@@ -149,6 +149,7 @@ async fn create_missing(
 
 /// Every topic asked for, once.
 fn answer_each(
+    shard: &Shard,
     image: &Image,
     wanted: &[MetadataRequestTopic],
     refused: &BTreeMap<String, Refusal>,
@@ -159,11 +160,11 @@ fn answer_each(
         .filter(|topic| seen.insert((topic.name.clone(), topic.topic_id)))
         .map(|topic| match &topic.name {
             Some(name) => match image.topics.get(name.as_str()) {
-                Some(topic) => found(image, topic),
+                Some(topic) => found(shard, image, topic),
                 None => missing(topic, missing_by_name(name, refused)),
             },
             None => match image.topic(TopicId(topic.topic_id.into_bytes())) {
-                Some(topic) => found(image, topic),
+                Some(topic) => found(shard, image, topic),
                 None => missing(topic, ErrorCode::UnknownTopicId),
             },
         })
@@ -195,31 +196,34 @@ fn missing(topic: &MetadataRequestTopic, error: ErrorCode) -> MetadataResponseTo
         .with_topic_authorized_operations(OPERATIONS_NOT_ASKED)
 }
 
-fn found(image: &Image, topic: &Topic) -> MetadataResponseTopic {
-    let partitions = topic.partitions.iter().enumerate();
+fn found(shard: &Shard, image: &Image, topic: &Topic) -> MetadataResponseTopic {
+    let partitions = 0..topic.partitions.len();
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(text(&topic.name))))
         .with_topic_id(topic_uuid(topic.id))
         .with_is_internal(topic.internal)
         .with_partitions(
             partitions
-                .map(|(index, state)| partition(image, index, state))
+                .map(|index| partition(shard, image, topic, index))
                 .collect(),
         )
         .with_topic_authorized_operations(OPERATIONS_NOT_ASKED)
 }
 
-fn partition(image: &Image, index: usize, state: &PartitionState) -> MetadataResponsePartition {
-    let error = match state.leader {
-        Some(_) => ErrorCode::None,
-        None => ErrorCode::LeaderNotAvailable,
-    };
+fn partition(
+    shard: &Shard,
+    image: &Image,
+    topic: &Topic,
+    index: usize,
+) -> MetadataResponsePartition {
+    let state = &topic.partitions[index];
+    let serving = serving(shard, image, topic, index);
     MetadataResponsePartition::default()
-        .with_error_code(error.code())
+        .with_error_code(serving.error.code())
         .with_partition_index(index as i32)
-        .with_leader_id(BrokerId(state.leader.unwrap_or(-1)))
+        .with_leader_id(serving.leader)
         .with_leader_epoch(state.leader_epoch.0)
         .with_replica_nodes(broker_ids(&state.replicas))
         .with_isr_nodes(broker_ids(&state.isr))
-        .with_offline_replicas(offline(image, state))
+        .with_offline_replicas(serving.offline_replicas)
 }

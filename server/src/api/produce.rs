@@ -323,6 +323,10 @@ fn prepare(
 ) -> Result<(ShardId, LogId, ValidBatch), Refused> {
     let located = locate(shard, topic, partition.index).map_err(Refused::Partition)?;
     let topic = topic.expect("a partition that was located has a topic");
+    // Only its coordinator may write there: it could not read what others write.
+    if topic.internal {
+        return Err(Refused::Partition(ErrorCode::InvalidTopicException));
+    }
     let records = partition
         .records
         .ok_or(Refused::Partition(ErrorCode::InvalidRecord))?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 use forebay_engine::TopicId;
 use kafka_protocol::{
     messages::{
-        BrokerId, CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
+        CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest,
         CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
         DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName,
         create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
@@ -26,12 +26,12 @@ use uuid::Uuid;
 
 use super::{
     configs::created_configs,
-    convert::{broker_ids, offline, outcome, text, topic_uuid},
+    convert::{broker_ids, outcome, serving, text, topic_uuid},
     metadata::OPERATIONS_NOT_ASKED,
 };
 use crate::{
     meta::{
-        Image, PartitionState, Topic,
+        Image, Topic,
         controller::{
             CreatedTopic, DeletedTopic, NewPartitions, NewTopic, Refusal, Refused, Reply, Request,
             TopicRef, check_name,
@@ -373,11 +373,12 @@ pub async fn describe_topic_partitions(
         let index = usize::try_from(cursor.partition_index).unwrap_or(0);
         (cursor.topic_name.to_string(), index)
     });
-    describe_from(&image, names, from, limit as usize)
+    describe_from(shard, &image, names, from, limit as usize)
 }
 
 /// Topics in order of their names from the cursor on, up to `room` partitions.
 fn describe_from(
+    shard: &Shard,
     image: &Image,
     names: BTreeSet<String>,
     (from_name, from_index): (String, usize),
@@ -394,7 +395,7 @@ fn describe_from(
             reply.next_cursor = Some(cursor(name, first));
             break;
         }
-        let described = describe_topic(image, topic, first, room);
+        let described = describe_topic(shard, image, topic, first, room);
         let next = first + described.partitions.len();
         room -= described.partitions.len();
         reply.topics.push(described);
@@ -424,41 +425,41 @@ fn not_described(name: &str) -> DescribeTopicPartitionsResponseTopic {
 }
 
 fn describe_topic(
+    shard: &Shard,
     image: &Image,
     topic: &Arc<Topic>,
     first: usize,
     room: usize,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let partitions = topic.partitions.iter().enumerate().skip(first).take(room);
+    let partitions = (0..topic.partitions.len()).skip(first).take(room);
     DescribeTopicPartitionsResponseTopic::default()
         .with_name(Some(TopicName(text(&topic.name))))
         .with_topic_id(topic_uuid(topic.id))
         .with_is_internal(topic.internal)
         .with_partitions(
             partitions
-                .map(|(index, state)| described(image, index, state))
+                .map(|index| described(shard, image, topic, index))
                 .collect(),
         )
         .with_topic_authorized_operations(OPERATIONS_NOT_ASKED)
 }
 
 fn described(
+    shard: &Shard,
     image: &Image,
+    topic: &Topic,
     index: usize,
-    state: &PartitionState,
 ) -> DescribeTopicPartitionsResponsePartition {
-    let error = match state.leader {
-        Some(_) => ErrorCode::None,
-        None => ErrorCode::LeaderNotAvailable,
-    };
+    let state = &topic.partitions[index];
+    let serving = serving(shard, image, topic, index);
     DescribeTopicPartitionsResponsePartition::default()
-        .with_error_code(error.code())
+        .with_error_code(serving.error.code())
         .with_partition_index(index as i32)
-        .with_leader_id(BrokerId(state.leader.unwrap_or(-1)))
+        .with_leader_id(serving.leader)
         .with_leader_epoch(state.leader_epoch.0)
         .with_replica_nodes(broker_ids(&state.replicas))
         .with_isr_nodes(broker_ids(&state.isr))
         .with_eligible_leader_replicas(Some(broker_ids(&state.elr)))
         .with_last_known_elr(Some(Vec::new()))
-        .with_offline_replicas(offline(image, state))
+        .with_offline_replicas(serving.offline_replicas)
 }

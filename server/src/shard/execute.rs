@@ -56,6 +56,10 @@ impl Shard {
                 shard.follow(image).await;
                 Answer::Published
             }),
+            Call::Offline(of, logs) => {
+                self.offline_elsewhere.borrow_mut().insert(of, logs);
+                Begun::Done(Answer::Noted)
+            }
             Call::Enter(ip) => Begun::Done(Answer::Entered(self.front.limits.enter(ip))),
             Call::Leave(ip) => {
                 self.front.limits.leave(ip);

@@ -55,6 +55,10 @@ pub struct Shard {
     partitions: RefCell<HashMap<LogId, Rc<Partition>>>,
     /// Partitions of this shard whose log could not be opened; it is tried again.
     offline: RefCell<HashSet<LogId>>,
+    /// The same of the other shards, as they told.
+    offline_elsewhere: RefCell<HashMap<ShardId, Arc<HashSet<LogId>>>>,
+    /// What this shard told the others last.
+    offline_told: RefCell<Arc<HashSet<LogId>>>,
     /// What topics ask of batches, computed on first need and forgotten with each new image.
     batch_rules: RefCell<HashMap<TopicId, Rc<BatchRules>>>,
     /// Partitions in which appends wait for room.
@@ -93,6 +97,8 @@ impl Shard {
             image_changed: Notify::new(),
             partitions: RefCell::default(),
             offline: RefCell::default(),
+            offline_elsewhere: RefCell::default(),
+            offline_told: RefCell::default(),
             producer_ids: ProducerIds::default(),
             batch_rules: RefCell::default(),
             crowded: RefCell::default(),
@@ -139,6 +145,12 @@ impl Shard {
     /// Whether the partition belongs to this shard, but its log could not be opened.
     pub fn is_offline(&self, log: LogId) -> bool {
         self.offline.borrow().contains(&log)
+    }
+
+    /// Whether the partition belongs to some shard of this host, and cannot serve anything since its log could not be opened.
+    pub fn is_offline_anywhere(&self, log: LogId) -> bool {
+        let elsewhere = self.offline_elsewhere.borrow();
+        self.is_offline(log) || elsewhere.values().any(|offline| offline.contains(&log))
     }
 
     /// All partitions this shard owns.

@@ -7,11 +7,12 @@
 //! that no caller matches on an answer that cannot come.
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use forebay_engine::{LogId, Offset};
+use forebay_engine::{LogId, Offset, ShardId};
 
 use crate::{
     coord::group,
@@ -28,6 +29,8 @@ pub enum Call {
     Control(controller::Request),
     /// A new image: the shard opens, closes and reconfigures its partitions, then answers `Published`.
     Publish(Arc<Image>),
+    /// All partitions of this shard that cannot serve anything, since their logs could not be opened.
+    Offline(ShardId, Arc<HashSet<LogId>>),
     /// To the shard that owns the group's partition of `__consumer_offsets`.
     Group(group::Request),
 
@@ -54,6 +57,7 @@ pub enum Answer {
     Control(controller::Reply),
     /// Partitions that could not be opened stay offline and are logged; the image holds nevertheless.
     Published,
+    Noted,
     Group(group::Reply),
 
     Append(Vec<AppendOutcome>),
@@ -120,6 +124,7 @@ impl Call {
             | Call::DescribeProducers(_)
             | Call::Enter(_)
             | Call::Leave(_)
+            | Call::Offline(..)
             | Call::Metrics => true,
             Call::Publish(_) | Call::FindOffsets(_) | Call::DeleteRecords(_) | Call::Step(_) => {
                 false
@@ -137,6 +142,7 @@ impl Call {
             | Call::DeleteRecords(_)
             | Call::Enter(_)
             | Call::Leave(_)
+            | Call::Offline(..)
             | Call::Step(_) => false,
             Call::Read(_)
             | Call::Watch(_)

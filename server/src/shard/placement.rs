@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use forebay_engine::{LogConfig, LogId, LogName, PartitionIndex, SpaceUse};
 use futures_util::{StreamExt, stream};
 
-use super::Shard;
+use super::{Shard, msg::Call};
 use crate::{
     meta::{Image, PartitionState, Topic},
     partition::Partition,
@@ -42,6 +42,7 @@ impl Shard {
                 self.open(&image, topic, index)
             })
             .await;
+        self.tell_offline();
         self.batch_rules.borrow_mut().clear();
         *self.image.borrow_mut() = image;
         self.image_changed.notify_all();
@@ -124,6 +125,21 @@ impl Shard {
                     None => drop(self.offline.borrow_mut().remove(&id)),
                 }
             }
+            self.tell_offline();
+        }
+    }
+
+    /// Metadata, which any shard may be asked for, names no leader for a partition that nobody can serve.
+    fn tell_offline(self: &Rc<Self>) {
+        let offline = self.offline.borrow();
+        if **self.offline_told.borrow() == *offline {
+            return;
+        }
+        let offline = Arc::new(offline.clone());
+        *self.offline_told.borrow_mut() = offline.clone();
+        for other in self.shards().filter(|other| *other != self.id) {
+            // Nobody waits: it is on its way, and overtakes no later one.
+            drop(self.call(other, Call::Offline(self.id, offline.clone())));
         }
     }
 

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kafka_protocol::messages::ProduceResponse;
+use kafka_protocol::messages::{
+    MetadataRequest, MetadataResponse, ProduceResponse, TopicName,
+    metadata_request::MetadataRequestTopic, metadata_response::MetadataResponsePartition,
+};
 
 use crate::{
     client::{Client, batch, fetch_request, produce_request, records_of},
@@ -13,6 +16,7 @@ use crate::{
 };
 
 const NONE: i16 = 0;
+const LEADER_NOT_AVAILABLE: i16 = 5;
 const KAFKA_STORAGE_ERROR: i16 = 56;
 
 fn produce(client: &mut Client, topic: &str) -> ProduceResponse {
@@ -21,6 +25,13 @@ fn produce(client: &mut Client, topic: &str) -> ProduceResponse {
 
 fn error_of(response: &ProduceResponse) -> i16 {
     response.responses[0].partition_responses[0].error_code
+}
+
+fn partition_of(client: &mut Client, topic: &str) -> MetadataResponsePartition {
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(topic.to_owned().into())));
+    let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+    let response: MetadataResponse = client.call(12, &request);
+    response.topics[0].partitions[0].clone()
 }
 
 #[test]
@@ -75,6 +86,14 @@ fn a_log_that_cannot_be_opened_is_a_storage_error_until_it_can() {
     let partition = &found.responses[0].partitions[0];
     assert_eq!(partition.error_code, KAFKA_STORAGE_ERROR);
     client.produce("other", 0, &[b"lives on"]);
+    // No leader, as with a failed disk of Kafka: clients ask again, and find it when it is there.
+    let partition = partition_of(&mut client, "t");
+    assert_eq!(partition.error_code, LEADER_NOT_AVAILABLE);
+    assert_eq!((partition.leader_id.0, partition.isr_nodes.len()), (-1, 1));
+    assert_eq!(partition.offline_replicas, partition.replica_nodes);
+    let partition = partition_of(&mut client, "other");
+    assert_eq!(partition.error_code, NONE);
+    assert!(partition.leader_id.0 >= 0 && partition.offline_replicas.is_empty());
 
     fs::write(&identity, right).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -82,9 +101,35 @@ fn a_log_that_cannot_be_opened_is_a_storage_error_until_it_can() {
         assert!(Instant::now() < deadline, "it is not opened again");
         thread::sleep(Duration::from_millis(50));
     }
+    while partition_of(&mut client, "t").error_code != NONE {
+        assert!(Instant::now() < deadline, "it has no leader");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let partition = partition_of(&mut client, "t");
+    assert!(partition.leader_id.0 >= 0 && partition.offline_replicas.is_empty());
     for (offset, value) in [(0, &b"before"[..]), (1, b"more")] {
         let found = client.fetch(&fetch_request("t", &[(0, offset)]));
         assert_eq!(records_of(&found, 0)[0], (offset, value.to_vec()));
+    }
+}
+
+/// What a former number of cores left, and what nobody knows, is counted, and left alone.
+#[test]
+fn strays_are_counted_and_left_alone() {
+    let mut broker = TestBroker::start();
+    broker.client().create_topic("t", 1);
+    let (_, metrics) = broker.http("/metrics");
+    assert!(metrics.contains("forebay_stray_entries 0"), "{metrics}");
+    broker.stop();
+    let strays = ["journal/700", "gone-3", "checkpoint/shard-700"];
+    for stray in strays {
+        fs::create_dir(broker.dir().join(stray)).unwrap();
+    }
+    broker.run();
+    let (_, metrics) = broker.http("/metrics");
+    assert!(metrics.contains("forebay_stray_entries 3"), "{metrics}");
+    for stray in strays {
+        assert!(broker.dir().join(stray).exists());
     }
 }
 
