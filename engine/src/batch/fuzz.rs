@@ -47,6 +47,21 @@ fn repaired(batch: &[u8]) -> BytesMut {
     batch
 }
 
+/// Makes the CRCs of the batches in a segment right, as far as their lengths lead.
+pub fn repair_all(mut segment: &mut [u8]) {
+    while let Some(length) = segment.get(8..LENGTH_PREFIX_LEN) {
+        let length = i32::from_be_bytes(length.try_into().expect("four bytes"));
+        let end = LENGTH_PREFIX_LEN + usize::try_from(length).unwrap_or(0);
+        if end < HEADER_LEN || end > segment.len() {
+            return;
+        }
+        let (batch, rest) = segment.split_at_mut(end);
+        let crc = compute_crc(batch);
+        put(batch, at::CRC, crc.to_be_bytes());
+        segment = rest;
+    }
+}
+
 fn check(batch: BytesMut, rules: &BatchRules) {
     let now = Timestamp(1_700_000_000_000);
     let Ok(valid) = validate(batch, rules, now) else {

@@ -3,6 +3,7 @@
 mod changes;
 mod crash;
 mod faults;
+mod fuzz;
 mod golden;
 mod recovery;
 mod rest;

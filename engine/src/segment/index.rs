@@ -401,13 +401,7 @@ impl Index {
 /// is unsound.
 pub fn fuzz_index(data: &[u8]) {
     let mut repaired = data.to_vec();
-    if let Some(payload_len) = data.len().checked_sub(FILE_HEADER_LEN) {
-        repaired[0..4].copy_from_slice(&MAGIC);
-        repaired[4..8].copy_from_slice(&VERSION.to_le_bytes());
-        repaired[8..12].copy_from_slice(&(payload_len as u32).to_le_bytes());
-        let crc = crc32fast::hash(&repaired[FILE_HEADER_LEN..]);
-        repaired[12..16].copy_from_slice(&crc.to_le_bytes());
-    }
+    repair(&mut repaired);
     let base = Offset::new(100);
     for bytes in [data, &repaired] {
         let Ok(index) = Index::decode(bytes, base, 0, Path::new("fuzzed")) else {
@@ -424,6 +418,17 @@ pub fn fuzz_index(data: &[u8]) {
         let place = rewound.rewind(index.len() / 2);
         assert!(place.position <= index.len() / 2 && rewound.len() == place.position);
         assert!(rewound.with_tail(&index.tail(place.position)) == Some(index));
+    }
+}
+
+/// For fuzzers: makes magic, length and CRC right.
+pub fn repair(bytes: &mut [u8]) {
+    if let Some(payload_len) = bytes.len().checked_sub(FILE_HEADER_LEN) {
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&(payload_len as u32).to_le_bytes());
+        let crc = crc32fast::hash(&bytes[FILE_HEADER_LEN..]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     }
 }
 

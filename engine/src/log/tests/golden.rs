@@ -4,7 +4,7 @@
 use std::{fmt::Write, path::Path};
 
 use super::*;
-use crate::{journal::format::BLOCK, rt::OpenMode};
+use crate::{journal::format::BLOCK, log::fuzz::place};
 
 fn golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden")
@@ -173,6 +173,31 @@ fn host_files(dir: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
+/// The files of every golden directory, by their paths in it.
+#[allow(clippy::disallowed_methods)]
+pub fn directories() -> Vec<Vec<(String, Vec<u8>)>> {
+    let mut directories = Vec::new();
+    for version in std::fs::read_dir(golden_dir()).expect("golden directories") {
+        let version = version.expect("an entry").path();
+        for case in ["clean", "killed"] {
+            let root = version.join(case).join("data");
+            if !root.is_dir() {
+                continue;
+            }
+            let mut files = Vec::new();
+            host_files(&root, &mut files);
+            files.sort();
+            let below = |(path, content): (PathBuf, Vec<u8>)| {
+                let path = path.strip_prefix(&root).expect("below");
+                (path.to_str().expect("plain names").to_owned(), content)
+            };
+            directories.push(files.into_iter().map(below).collect());
+        }
+    }
+    directories.sort();
+    directories
+}
+
 #[test]
 #[allow(clippy::disallowed_methods)]
 fn every_golden_directory_is_read() {
@@ -193,16 +218,7 @@ fn every_golden_directory_is_read() {
             sim::run(3, Disk::default(), move |rt| async move {
                 for (path, content) in files {
                     let path = Path::new("/data").join(path.strip_prefix(&root).expect("below"));
-                    let parent = path.parent().expect("a parent");
-                    rt.create_dir_all(parent).await.expect("create");
-                    let file = rt.open(&path, OpenMode::Create).await.expect("create");
-                    if !content.is_empty() {
-                        let mut buffer = rt.alloc(content.len());
-                        buffer.bytes_mut()[..content.len()].copy_from_slice(&content);
-                        file.write_at(buffer, 0).await.expect("write");
-                        file.truncate(content.len() as u64).await.expect("cut");
-                    }
-                    file.sync().await.expect("sync");
+                    place(&rt, &path, &content).await;
                 }
                 let (engine, logs) = golden_rig(rt).start_logs(2, golden_config()).await;
                 assert_eq!(told(&logs).await, expected, "{name}");
