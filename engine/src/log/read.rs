@@ -253,7 +253,10 @@ impl LogInner {
             let next = cursor.reader.peek().await.map_err(fault)?;
             let (header, bytes) = match self.judge(next, expected) {
                 Next::Batch(header, bytes) => (header, bytes),
-                Next::End if fetched.next.is_none() => return Ok((fetched, None)),
+                Next::End if fetched.next.is_none() => {
+                    self.check_end(version, from, &cursor, expected)?;
+                    return Ok((fetched, None));
+                }
                 Next::End => break,
                 // What was found before is served; the next read begins at the broken batch and says so.
                 Next::Broken(_) if fetched.next.is_some() => break,
@@ -266,7 +269,10 @@ impl LogInner {
                     };
                     let fault = self.report_damage(version, &broken);
                     match self.pass_over(&mut cursor.reader, &broken).await? {
-                        Some(behind) if behind <= from => expected = behind,
+                        Some(behind) if behind <= from => {
+                            expected = behind;
+                            cursor.next = behind;
+                        }
                         // What is asked for is in there.
                         _ => return Err(fault),
                     }
@@ -286,9 +292,41 @@ impl LogInner {
                 }
             } else {
                 cursor.reader.advance(&header);
+                cursor.next = header.next_offset();
             }
         }
         Ok((fetched, Some(cursor)))
+    }
+
+    /// A file that was read to its end, and does not have what the log says is in it, is damaged: to read it again would not help.
+    fn check_end(
+        &self,
+        version: Version,
+        from: Offset,
+        cursor: &Cursor,
+        expected: Offset,
+    ) -> Result<(), Fault> {
+        let base = cursor.segment_base;
+        let (flushed_end, flushed_len) = {
+            let state = self.state.borrow();
+            let Some(segment) = state.segments.iter().find(|segment| segment.base == base) else {
+                // Cut meanwhile.
+                return Ok(());
+            };
+            let next = state.segment_after(base).map(|next| next.base);
+            let flushed_end = next.unwrap_or(state.write.flushed_end);
+            (flushed_end, state.flushed_len(segment))
+        };
+        if from >= flushed_end || flushed_len > cursor.reader.end() {
+            return Ok(());
+        }
+        let broken = Broken {
+            segment_base: base,
+            position: cursor.reader.position(),
+            offset: expected,
+            why: "the segment ends too early".to_owned(),
+        };
+        Err(self.report_damage(version, &broken))
     }
 
     /// Neither its offset nor its epoch is covered by the CRC of a batch. What the log knows of both tells whether they are right.
