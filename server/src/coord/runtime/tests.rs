@@ -364,6 +364,10 @@ fn groups_that_could_not_be_read_are_read_again() {
                     ErrorCode::None
                 );
             }
+            // What is restored from the journal would be in memory.
+            for shard in &broker.shards {
+                shard.engine.close().await.unwrap();
+            }
         });
         sim::run(seed, disk.crash(seed), |rt| async move {
             let broker = Broker::start(rt.clone()).await;
