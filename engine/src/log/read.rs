@@ -298,7 +298,8 @@ impl LogInner {
         Ok((fetched, Some(cursor)))
     }
 
-    /// A file that was read to its end, and does not have what the log says is in it, is damaged: to read it again would not help.
+    /// The last segment's file, read to its end, does not have what the log says is in it: to read it again would not help. Behind the end of
+    /// any other there may be a hole that a bridge has left.
     fn check_end(
         &self,
         version: Version,
@@ -307,17 +308,14 @@ impl LogInner {
         expected: Offset,
     ) -> Result<(), Fault> {
         let base = cursor.segment_base;
-        let (flushed_end, flushed_len) = {
+        let is_all = {
             let state = self.state.borrow();
-            let Some(segment) = state.segments.iter().find(|segment| segment.base == base) else {
-                // Cut meanwhile.
-                return Ok(());
-            };
-            let next = state.segment_after(base).map(|next| next.base);
-            let flushed_end = next.unwrap_or(state.write.flushed_end);
-            (flushed_end, state.flushed_len(segment))
+            let last = state.segments.last().filter(|last| last.base == base);
+            last.is_some_and(|last| {
+                from < state.write.flushed_end && state.flushed_len(last) <= cursor.reader.end()
+            })
         };
-        if from >= flushed_end || flushed_len > cursor.reader.end() {
+        if !is_all {
             return Ok(());
         }
         let broken = Broken {
