@@ -219,6 +219,7 @@ fn engine_config() -> EngineConfig {
         retention_check_interval_ms: 60_000,
         producer_id_expiration_ms: 86_400_000,
         space: SpaceConfig::default(),
+        syncs_together_min: 3,
     }
 }
 
