@@ -418,7 +418,8 @@ impl LogInner {
         Ok(Cursor {
             next: place.offset,
             segment_base: base,
-            reader: SegmentReader::new(file, place.position.min(end), end),
+            reader: SegmentReader::new(file, place.position.min(end), end)
+                .with_read_ahead(&self.shared.rt),
             idle: false,
         })
     }

@@ -95,7 +95,7 @@ impl LogInner {
         // One that is missing or damaged is built again when it is needed.
         let index = load_index(&shared.rt, &self.dir, base, interval).await.ok();
         let mut check = index.as_ref().map(IndexCheck::new);
-        let mut reader = SegmentReader::new(Rc::clone(&file), 0, len).with_window_max(WINDOW_BYTES);
+        let mut reader = SegmentReader::new(Rc::clone(&file), 0, len).with_piece_max(WINDOW_BYTES);
         let mut offset = base;
         let mut unpaid = 0;
         loop {

@@ -51,7 +51,7 @@ pub struct InFlight {
 impl Default for InFlight {
     fn default() -> InFlight {
         InFlight {
-            cold_read_bytes_max: 8 << 20,
+            cold_read_bytes_max: 2 << 20,
             housekeeping_bytes_max: 8 << 20,
         }
     }
