@@ -369,6 +369,17 @@ pub async fn append_one(
     }
 }
 
+/// Waits until the log takes a batch of `len` bytes, as a broker does before it reads the next frame.
+pub async fn wait_for_room(log: &Log, room: &Notify, len: usize) {
+    loop {
+        let more = room.listen();
+        if log.has_room(len) {
+            return;
+        }
+        more.await;
+    }
+}
+
 pub async fn wake_writers(engine: Engine, moved: Rc<RefCell<HashMap<LogId, Notify>>>) {
     loop {
         let logs = engine.progress().await;

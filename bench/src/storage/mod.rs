@@ -4,6 +4,7 @@ mod append;
 mod counters;
 mod device;
 mod fan_in;
+mod mixed;
 mod partitions;
 
 use clap::Subcommand;
@@ -26,6 +27,11 @@ pub enum Command {
   forebay-bench storage fan-in --quick
   forebay-bench storage fan-in --partitions 16,100,1000 --rounds 5 --out results/fan-in")]
     FanIn(fan_in::Plan),
+    /// What draining a backlog and deleting old segments do to the latency of durable appends that arrive on a plan
+    #[command(after_help = "Examples:
+  forebay-bench storage mixed --quick
+  forebay-bench storage mixed --batches-per-sec 2000 --readers 4 --out results/mixed")]
+    Mixed(mixed::Plan),
 }
 
 pub use counters::Counting;
@@ -35,5 +41,6 @@ pub fn run(command: &Command) -> Result<(), String> {
         Command::Append(plan) => append::run(plan),
         Command::Partitions(plan) => partitions::run(plan),
         Command::FanIn(plan) => fan_in::run(plan),
+        Command::Mixed(plan) => mixed::run(plan),
     }
 }

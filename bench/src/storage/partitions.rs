@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::append::{
     DurabilityArg, Folder, Round, append_one, batch_of, engine_config, micros, on_one_shard,
-    open_log, wake_writers,
+    open_log, wait_for_room, wake_writers,
 };
 use crate::{
     environment::Environment,
@@ -334,13 +334,7 @@ async fn append_spread(
                     let log = &logs[usize::try_from(number % logs.len() as u64).expect("an index")];
                     let notify = moved.borrow()[&log.id()].clone();
                     let began = rt_of_task.now();
-                    loop {
-                        let more = room.listen();
-                        if log.has_room(template.len()) {
-                            break;
-                        }
-                        more.await;
-                    }
+                    wait_for_room(log, &room, template.len()).await;
                     append_one(&rt_of_task, log, &notify, &template).await?;
                     latency
                         .record(micros(rt_of_task.now().since(began)))
