@@ -42,6 +42,8 @@ pub struct Syncs {
     file_system: FileSystem,
     waiting: RefCell<Vec<Waiting>>,
     running: Cell<bool>,
+    /// A sync of the file system failed: it does not say what that struck, and is told once. The sync of each file still tells.
+    failed: Cell<bool>,
 }
 
 impl Syncs {
@@ -50,6 +52,7 @@ impl Syncs {
             file_system,
             waiting: RefCell::default(),
             running: Cell::new(false),
+            failed: Cell::new(false),
         }
     }
 }
@@ -77,7 +80,8 @@ impl Shared {
                 self.syncs.running.set(false);
                 return;
             }
-            if waiting.len() >= self.limits.syncs_together_min {
+            let together = waiting.len() >= self.limits.syncs_together_min;
+            if together && !self.syncs.failed.get() {
                 let result = self.sync_all(&waiting).await;
                 for (_, done) in waiting {
                     // Whoever left does not want to know.
@@ -100,7 +104,10 @@ impl Shared {
         let any = waiting.iter().find_map(|(wanted, _)| wanted.path());
         let fault = |what, error| Fault::io(what, any.unwrap_or(Path::new("")), error);
         let synced = self.syncs.file_system.sync().await;
-        synced.map_err(|error| fault("sync the file system of", error))?;
+        if let Err(error) = synced {
+            self.syncs.failed.set(true);
+            return Err(fault("sync the file system of", error));
+        }
         self.count(|stats| stats.file_system_syncs += 1);
         let written = waiting.iter().find_map(|(wanted, _)| wanted.files.first());
         if let Some(file) = written {

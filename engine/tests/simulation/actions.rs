@@ -11,7 +11,7 @@ use forebay_engine::{
     PartitionIndex, ProducerEpoch, ProducerId, ReadError, Timestamp, TopicId,
     batch::{BatchBuilder, Codec, ValidBatch, validate},
     log::ReadLimit,
-    rt::Rt,
+    rt::{Rt, sim::Faults},
 };
 
 use crate::{
@@ -86,6 +86,8 @@ impl World {
                         model.name
                     );
                     model.faulted = true;
+                } else if model.faulted {
+                    model.mended(log);
                 }
                 model.observe(log);
             }
@@ -145,11 +147,28 @@ impl Hands {
             980..984 => self.recreate(at).await,
             984..990 => self.world.borrow_mut().epoch += 1,
             990..995 => self.new_producer_epoch(at),
-            _ => {
+            995..999 => {
                 let micros = self.below(20_000) as u64;
                 self.rt.sleep(Duration::from_micros(micros)).await;
             }
+            _ => self.let_mend().await,
         }
+    }
+
+    /// The disk works for a while, long enough for logs that are offline to be taken online again.
+    async fn let_mend(&self) {
+        let Rt::Sim(sim) = &self.rt else {
+            panic!("this runs in the simulator");
+        };
+        let faults = self.world.borrow().life.faults;
+        let offline = |world: &World| world.models.iter().any(|model| model.faulted);
+        if !offline(&self.world.borrow()) || self.below(2) == 0 {
+            return;
+        }
+        sim.set_faults(Faults::default());
+        let micros = 1_000_000 + self.below(4_000_000) as u64;
+        self.rt.sleep(Duration::from_micros(micros)).await;
+        sim.set_faults(faults);
     }
 
     fn append(&self, at: usize, log: &Log) {
@@ -244,9 +263,9 @@ impl Hands {
         }
         match result {
             Ok(fetched) => {
-                match world.life.trouble {
-                    Trouble::Lies => model.check_slices(&fetched, cuts),
-                    _ => model.check_read(from, limit, &fetched, cuts),
+                match self.lied_about(model) {
+                    true => model.check_slices(&fetched, cuts),
+                    false => model.check_read(from, limit, &fetched, cuts),
                 }
                 fetched.next.map(Offset::get)
             }
@@ -258,14 +277,31 @@ impl Hands {
                 None
             }
             Err(ReadError::Fault(fault) | ReadError::Corrupt(fault)) => {
-                assert!(
-                    world.life.trouble.excuses_faults(),
-                    "{}: {fault}",
-                    model.name
-                );
+                self.excuse_read(&world, model, &fault);
                 None
             }
         }
+    }
+
+    /// Whether the disk has falsified anything of this log's files so far, or may do so with each read.
+    fn lied_about(&self, model: &LogModel) -> bool {
+        let Rt::Sim(sim) = &self.rt else {
+            panic!("this runs in the simulator");
+        };
+        let dir = format!("{}/{}/", plan::DATA_DIR, model.name);
+        let damage = sim.damage();
+        let mut damaged = damage.iter().map(|damage| damage.path.to_string_lossy());
+        self.world.borrow().life.faults.flip_in_read > 0.0
+            || damaged.any(|path| path.starts_with(&dir))
+    }
+
+    /// A disk that only lies gives no errors, so nobody may say that there are any but where it has lied.
+    fn excuse_read(&self, world: &World, model: &LogModel, fault: &Fault) {
+        let excused = match world.life.trouble {
+            Trouble::Lies => self.lied_about(model) || model.faulted,
+            trouble => trouble.excuses_faults(),
+        };
+        assert!(excused, "{}: {fault}", model.name);
     }
 
     async fn find_timestamp(&self, at: usize, log: &Log) {
@@ -291,20 +327,16 @@ impl Hands {
         let model = &world.models[at];
         let unchanged =
             version(model) == before && log.marks().log_start.get() == model.log_start();
-        let lied = world.life.trouble == Trouble::Lies;
+        let lied = world.life.trouble == Trouble::Lies && self.lied_about(model);
         if !unchanged || lied || model.cutting || world.handles[at].is_none() {
             return;
         }
         let found = match found {
             Ok(found) => found,
-            Err(error) => {
-                assert!(
-                    world.life.trouble.excuses_faults(),
-                    "{}: {error}",
-                    model.name
-                );
-                return;
+            Err(ReadError::Fault(fault) | ReadError::Corrupt(fault)) => {
+                return self.excuse_read(&world, model, &fault);
             }
+            Err(error) => panic!("{}: {error}", model.name),
         };
         let Some(sought) = timestamp.or_else(|| model.max_timestamp(below.get())) else {
             assert_eq!(
@@ -517,8 +549,11 @@ fn new_batch(
 }
 
 fn send(world: &mut World, at: usize, log: &Log, bytes: Bytes, producer: Option<usize>) {
-    if world.models[at].cutting && world.models[at].faulted {
-        // Nobody knows where it ends.
+    if world.models[at].faulted && log.fault().is_none() {
+        world.models[at].mended(log);
+    }
+    if world.models[at].cutting && (world.models[at].faulted || crate::life::rests(at)) {
+        // Nobody knows where it ends, or whether the cut has waited for the log to wake and comes after this.
         return;
     }
     let batch = valid(&bytes);

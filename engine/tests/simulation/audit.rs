@@ -33,6 +33,15 @@ pub fn check(world: &Rc<RefCell<World>>, disk: Disk) -> Disk {
         let names = names_in(&rt, Path::new(DATA_DIR)).await;
         // What an error left to do is done by the next start.
         let erred = world.borrow().life.trouble.excuses_faults();
+        let known = |name: &String| {
+            let logs = &world.borrow().models;
+            let is_log = logs.iter().any(|model| model.name.to_string() == *name);
+            // The removal of a deleted log's directory need not have outlived the power: the next start does it again.
+            let is_deleted = name.ends_with("-delete");
+            is_log || is_deleted || ["journal", "checkpoint"].contains(&name.as_str())
+        };
+        let stray: Vec<&String> = names.iter().filter(|name| !known(name)).collect();
+        assert!(stray.is_empty(), "left behind: {stray:?}");
         for at in 0..LOGS {
             let model = world.borrow().models[at].clone();
             let name = model.name.to_string();
@@ -61,8 +70,19 @@ async fn check_log(rt: &Rt, model: &LogModel, dir: PathBuf, erred: bool) {
                 indexes.insert(base);
             }
             FileKind::Identity => {}
-            // Not due yet, or interrupted, when the engine was closed; the next open takes them.
-            FileKind::Deleted | FileKind::Temporary => {}
+            // Not due yet when the engine was closed; the next open takes it.
+            FileKind::Deleted => {
+                let base: i64 = name[..20].parse().expect("the base offset of a segment");
+                assert!(
+                    base < model.log_start(),
+                    "{}: {name} is not below the log start",
+                    model.name
+                );
+            }
+            // Of an index that was being built again when the engine was closed.
+            FileKind::Temporary => {
+                assert!(name.ends_with(".fbi.tmp"), "{}: {name}", model.name)
+            }
             FileKind::Foreign => {
                 panic!("{}: {name} was left behind", model.name)
             }

@@ -43,7 +43,7 @@ use std::{
 const SEEDS: Range<u64> = if cfg!(debug_assertions) {
     0..30
 } else {
-    0..100
+    0..1000
 };
 
 #[test]

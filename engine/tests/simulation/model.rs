@@ -166,7 +166,7 @@ impl LogModel {
                 marks.high_watermark >= seen.high_watermark,
                 "{name}: {seen:?} {marks:?}"
             );
-            if !self.cutting && !self.faulted {
+            if !self.cutting {
                 assert!(
                     marks.durable_end >= seen.durable_end,
                     "{name}: {seen:?} {marks:?}"
@@ -194,7 +194,7 @@ impl LogModel {
                 [before, after].contains(&log_end),
                 "{name}: ends at {log_end} in a cut from {before} to {after}"
             );
-        } else if !self.faulted {
+        } else {
             assert_eq!(log_end, self.end(), "{name}: log end");
         }
         // What a truncation in progress may take away is not promised.
@@ -255,12 +255,32 @@ impl LogModel {
         }
     }
 
+    /// The log is online again: nothing of it was lost, and of a cut that failed it is known now whether it was made.
+    pub fn mended(&mut self, log: &Log) {
+        self.faulted = false;
+        if !self.cutting {
+            return;
+        }
+        let (before, after) = self.cut_ends;
+        match log.marks().log_end.get() {
+            end if end == before => {
+                self.cutting = false;
+                self.batches.append(&mut self.undecided);
+            }
+            end if end == after => self.end_cut(true),
+            end => panic!(
+                "{}: ends at {end} after a cut from {before} to {after}",
+                self.name
+            ),
+        }
+    }
+
     /// `delete_to` has returned: this log start is durable.
     pub fn deleted_to(&mut self, log_start: i64) {
         self.log_start_min = self.log_start_min.max(log_start);
     }
 
-    /// Everything in the log is promised: it was closed in order. Of one that was offline in between the model does not know all.
+    /// Everything in the log is promised: it was closed in order. Of one at rest that could not be woken the model does not know all.
     pub fn closed(&mut self) {
         if self.faulted {
             return;

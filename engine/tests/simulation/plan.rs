@@ -88,7 +88,12 @@ fn life(rng: &mut Rng) -> Life {
         35..60 => End::Kill,
         _ => End::PowerFailure,
     };
-    let stretch = if trouble == Trouble::Slow { 10 } else { 1 };
+    let stretch = match trouble {
+        Trouble::Slow => 10,
+        // Long enough for offline logs to be mended.
+        Trouble::Errors | Trouble::Full if rng.chance(20) => 20,
+        _ => 1,
+    };
     Life {
         trouble,
         end,

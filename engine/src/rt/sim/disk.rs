@@ -102,6 +102,14 @@ impl Disk {
         })
     }
 
+    /// A new process opens its files anew, and need not hear of errors that came before.
+    pub(super) fn told_of_errors(self) -> Disk {
+        for (_, file) in self.files() {
+            file.borrow_mut().take_owed_error();
+        }
+        self
+    }
+
     /// All files with their paths, in the order of names.
     pub(super) fn files(&self) -> Vec<(PathBuf, FileRef)> {
         let mut files = Vec::new();
@@ -430,7 +438,9 @@ impl SyncAll {
 
     pub(super) fn fail(self, random: &Random) {
         for (file, upto) in self.files {
-            file.borrow_mut().fail_sync(upto, random);
+            let mut file = file.borrow_mut();
+            file.owes_error |= file.edits_settled() < upto;
+            file.fail_sync(upto, random);
         }
     }
 }
@@ -473,6 +483,8 @@ pub(super) struct FileNode {
     edits_made: u64,
     in_flight: BTreeMap<u64, (u64, Bytes)>,
     writes_started: u64,
+    /// A sync of the file system has failed on it, and nobody who syncs this file was told: its next sync fails too, as on Linux.
+    owes_error: bool,
 }
 
 #[derive(Clone)]
@@ -616,6 +628,10 @@ impl FileNode {
             self.settle_one();
         }
         self.settle_durable_writes();
+    }
+
+    pub(super) fn take_owed_error(&mut self) -> bool {
+        std::mem::take(&mut self.owes_error)
     }
 
     /// Each write is made durable or forgotten: the next sync succeeds without it.

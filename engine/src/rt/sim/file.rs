@@ -195,7 +195,10 @@ impl File {
     pub(in crate::rt) async fn sync(&self) -> io::Result<()> {
         let upto = self.node.borrow().start_sync();
         self.sim.disk_latency("sync", upto).await;
-        let outcome = self.sim.fail_sync();
+        let outcome = match self.node.borrow_mut().take_owed_error() {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => self.sim.fail_sync(),
+        };
         self.sim.tell("sync", &self.path, &outcome);
         let mut node = self.node.borrow_mut();
         match outcome {

@@ -64,7 +64,7 @@ where
         files_open: Cell::new(0),
         tells: Cell::new(false),
         trace: RefCell::default(),
-        disk: RefCell::new(disk),
+        disk: RefCell::new(disk.told_of_errors()),
         links: RefCell::default(),
     }));
     let _replay_hint = ReplayHint(sim.clone());
