@@ -189,6 +189,12 @@ impl Log {
         self.0.fault()
     }
 
+    /// Whether it can be read. One that went offline can, as far as it is durable, but for one at rest whose segments could not be opened.
+    pub fn is_readable(&self) -> bool {
+        let state = self.0.state.borrow();
+        state.fault.is_none() || state.rest != rest::Rest::Asleep
+    }
+
     /// Reads whole batches from the one that contains `from` on. From the tail cache without waiting, else from disk in the cold class.
     pub async fn read(&self, from: Offset, limit: ReadLimit) -> Result<Fetched, ReadError> {
         self.0.read(from, limit).await

@@ -55,7 +55,9 @@ pub struct Shard {
     partitions: RefCell<HashMap<LogId, Rc<Partition>>>,
     /// Partitions of this shard whose log could not be opened; it is tried again.
     offline: RefCell<HashSet<LogId>>,
-    /// The same of the other shards, as they told.
+    /// Those whose log is there, and could not be read when it was first used.
+    unreadable: RefCell<HashSet<LogId>>,
+    /// Both of the other shards, as they told.
     offline_elsewhere: RefCell<HashMap<ShardId, Arc<HashSet<LogId>>>>,
     /// What this shard told the others last.
     offline_told: RefCell<Arc<HashSet<LogId>>>,
@@ -97,6 +99,7 @@ impl Shard {
             image_changed: Notify::new(),
             partitions: RefCell::default(),
             offline: RefCell::default(),
+            unreadable: RefCell::default(),
             offline_elsewhere: RefCell::default(),
             offline_told: RefCell::default(),
             producer_ids: ProducerIds::default(),
@@ -150,7 +153,8 @@ impl Shard {
     /// Whether the partition belongs to some shard of this host, and cannot serve anything since its log could not be opened.
     pub fn is_offline_anywhere(&self, log: LogId) -> bool {
         let elsewhere = self.offline_elsewhere.borrow();
-        self.is_offline(log) || elsewhere.values().any(|offline| offline.contains(&log))
+        let here = self.is_offline(log) || self.unreadable.borrow().contains(&log);
+        here || elsewhere.values().any(|offline| offline.contains(&log))
     }
 
     /// All partitions this shard owns.
@@ -243,6 +247,7 @@ async fn follow_progress(shard: Rc<Shard>) {
         for log in shard.engine.progress().await {
             if let Some(partition) = shard.partition_of(log) {
                 partition.on_progress();
+                shard.note_readable(&partition);
             }
         }
         if shard.is_stopping() {

@@ -129,13 +129,31 @@ impl Shard {
         }
     }
 
+    /// A log went offline, or is online again, or just moved.
+    pub(super) fn note_readable(self: &Rc<Self>, partition: &Partition) {
+        let id = partition.log.id();
+        let changed = match partition.log.is_readable() {
+            true => self.unreadable.borrow_mut().remove(&id),
+            false => self.unreadable.borrow_mut().insert(id),
+        };
+        if changed {
+            self.tell_offline();
+        }
+    }
+
     /// Metadata, which any shard may be asked for, names no leader for a partition that nobody can serve.
     fn tell_offline(self: &Rc<Self>) {
-        let offline = self.offline.borrow();
-        if **self.offline_told.borrow() == *offline {
+        if self.offline.borrow().is_empty()
+            && self.unreadable.borrow().is_empty()
+            && self.offline_told.borrow().is_empty()
+        {
             return;
         }
-        let offline = Arc::new(offline.clone());
+        let offline = &*self.offline.borrow() | &*self.unreadable.borrow();
+        if **self.offline_told.borrow() == offline {
+            return;
+        }
+        let offline = Arc::new(offline);
         *self.offline_told.borrow_mut() = offline.clone();
         for other in self.shards().filter(|other| *other != self.id) {
             // Nobody waits: it is on its way, and overtakes no later one.
@@ -165,6 +183,7 @@ impl Shard {
         stream::iter(gone)
             .for_each_concurrent(LOGS_AT_ONCE_MAX, async |(id, name)| {
                 self.offline.borrow_mut().remove(&id);
+                self.unreadable.borrow_mut().remove(&id);
                 let partition = self.partitions.borrow_mut().remove(&id);
                 if let Some(partition) = partition {
                     partition.close();
