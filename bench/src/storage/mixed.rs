@@ -407,7 +407,10 @@ impl Subject {
                 let done = match device {
                     None => {
                         wait_for_room(&log, &room, template.len()).await;
-                        append_one(&rt, &log, &notify, &template).await
+                        let appended = append_one(&rt, &log, &notify, &template).await;
+                        // Retention deletes nothing above it.
+                        log.set_high_watermark(log.marks().counted_end);
+                        appended
                     }
                     Some(device) => device.write(number, template.len()).await,
                 };
