@@ -256,15 +256,23 @@ impl Engine {
     }
 
     /// Closes the log and removes its directory (renamed to `*-delete` first, so that a crash cannot leave half a log).
-    /// Also of one that could not be opened, if the directory says that it is this log's.
+    /// Also of one that could not be opened, if the directory says that it is this log's. Until this has succeeded the log counts as one
+    /// that could not be opened: nobody has brought it to rest, so an end with it is not an orderly one.
     pub async fn delete_log(&self, id: LogId, name: &LogName) -> Result<(), Fault> {
-        self.0.unopened.borrow_mut().remove(&id);
-        let data_dir = &self.0.config.data_dir;
-        let Some(log) = self.0.logs.borrow_mut().remove(&id) else {
-            return settle::remove_unopened(&self.0.shared, data_dir, id, name).await;
-        };
-        self.0.shared.count(|stats| stats.logs -= 1);
-        log.remove(data_dir).await
+        let inner = &self.0;
+        let data_dir = &inner.config.data_dir;
+        let open = inner.logs.borrow_mut().remove(&id);
+        match open {
+            Some(log) => {
+                inner.shared.count(|stats| stats.logs -= 1);
+                let known = inner.known_of(&log);
+                inner.unopened.borrow_mut().insert(id, known);
+                log.remove(data_dir).await?;
+            }
+            None => settle::remove_unopened(&inner.shared, data_dir, id, name).await?,
+        }
+        inner.unopened.borrow_mut().remove(&id);
+        Ok(())
     }
 
     /// Waits until the counted end of some logs moved, or some went offline, and names them: one wake-up for a whole group commit.
@@ -329,6 +337,17 @@ impl Inner {
             checkpoint_bytes = stats.recovery_checkpoint_bytes,
             "read at the start"
         );
+    }
+
+    /// What a checkpoint of this run says of a log.
+    fn known_of(&self, log: &LogInner) -> Option<Known> {
+        let record = log.state.borrow().checkpoint.clone()?;
+        Some(Known {
+            generation: self.generation.get(),
+            shard: self.config.shard,
+            clean: false,
+            record,
+        })
     }
 
     /// What retention was about when it was stopped. Log starts are in a checkpoint by now.

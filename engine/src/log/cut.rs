@@ -32,6 +32,8 @@ use crate::{
 /// What a log looks like after the cut.
 struct Cut {
     end: Offset,
+    /// The segment that is the last one then.
+    base: Offset,
     /// Index of the segment that holds the end, covering exactly what is kept.
     index: Index,
     producers: Producers,
@@ -89,7 +91,7 @@ impl LogInner {
                 return Err(fault);
             }
         };
-        let (kept_base, kept_len) = (self.cut_base(end), cut.index.len());
+        let (kept_base, kept_len) = (cut.base, cut.index.len());
         let removed = self.apply_cut(cut);
         self.changed.notify_all();
         self.report();
@@ -128,8 +130,7 @@ impl LogInner {
                 return Ok(batch.map_or(state.marks.log_end, |batch| batch.base.min(offset)));
             }
         }
-        let base = self.cut_base(offset);
-        let index = self.index_up_to(base, offset).await?;
+        let (_, index) = self.index_below(offset).await?;
         Ok(index.next_offset())
     }
 
@@ -139,19 +140,32 @@ impl LogInner {
         state.segments[state.segment_before(end)].base
     }
 
+    /// The plan holds until the next wait.
     async fn plan_cut(self: &Rc<Self>, end: Offset) -> Result<Cut, Fault> {
-        let base = self.cut_base(end);
-        let index = self.index_up_to(base, end).await?;
+        let producers = self.producers_at(end).await?;
+        let (base, index) = self.index_below(end).await?;
         if index.next_offset() != end {
             let what = format!("batches up to {}, and not to {end}", index.next_offset());
             return Err(Fault::corrupt(what, segment_path(&self.dir, base)));
         }
-        let producers = self.producers_at(end).await?;
         Ok(Cut {
             end,
+            base,
             index,
             producers,
         })
+    }
+
+    /// The segment that a log which ends at `end` ends in, and its index. Where a cut falls between two segments, the first may lie
+    /// below the log start, and leave the log while its file is read; or come back, when it could not be removed.
+    async fn index_below(self: &Rc<Self>, end: Offset) -> Result<(Offset, Index), Fault> {
+        loop {
+            let base = self.cut_base(end);
+            let index = self.index_up_to(base, end).await;
+            if self.cut_base(end) == base {
+                return Ok((base, index?));
+            }
+        }
     }
 
     /// The index of a segment as far as its file holds whole batches below `end`.
@@ -223,6 +237,7 @@ impl LogInner {
             "the writer stands"
         );
         let kept = state.segment_before(cut.end);
+        assert_eq!(state.segments[kept].base, cut.base, "the plan still holds");
         let removed: Vec<Segment> = state.segments.drain(kept + 1..).rev().collect();
         let has_file = state.write.segment_base;
         let removed = removed

@@ -97,6 +97,11 @@ pub async fn open(
         durable::sync_dir(rt, data_dir).await?;
     }
     check_identity(rt, dir, id, &files).await?;
+    if !is_new && opening.checkpoint.is_none() {
+        // The run that created it may have seen a sync of this file fail: then what can be read need not be on the disk, nor will
+        // another sync bring it there. Whatever a checkpoint speaks of had an identity that is.
+        durable::replace_file(rt, &dir.join(IDENTITY_FILE), identity_of(id).as_bytes()).await?;
+    }
     let log_start = left.checkpoint.map(|checkpoint| checkpoint.log_start);
     let files = remove_below(rt, dir, files, log_start).await?;
     Ok(opening.recover(&files).await?)

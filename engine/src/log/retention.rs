@@ -87,6 +87,8 @@ impl LogInner {
             if state.phase != Phase::Open || state.fault.is_some() {
                 return Ok(());
             }
+            // It may have been changed while an index was read, and what is to be kept now must not go.
+            let config = state.config.clone();
             let active_len = state.active().len;
             let all_committed = state.marks.high_watermark == state.marks.log_end;
             let index = state.active().live_index();

@@ -238,6 +238,9 @@ async fn remove_dir(shared: &Rc<Shared>, data_dir: &Path, name: &LogName) -> Res
     }
     let (files, dirs) = (Vec::new(), vec![data_dir.to_path_buf()]);
     shared.sync(Wanted { files, dirs }).await?;
-    let removed = rt.remove_dir_all(&deleted).await;
-    removed.map_err(|error| Fault::io("remove", deleted, error))
+    if let Err(error) = rt.remove_dir_all(&deleted).await {
+        // The log is gone; what has this name goes at the next start.
+        tracing::warn!(dir = %deleted.display(), %error, "the directory of a deleted log is left for the next start to remove");
+    }
+    Ok(())
 }

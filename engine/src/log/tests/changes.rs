@@ -1,6 +1,7 @@
 //! What takes parts of a log away: truncation, DeleteRecords, retention; and what begins a new segment.
 
 use super::*;
+use crate::rt::{Class, sim::Faults};
 
 #[test]
 fn a_cut_takes_batches_epochs_and_producers_along() {
@@ -227,4 +228,152 @@ fn an_engine_closes_while_a_log_is_cut() {
         assert_eq!(log.marks().log_end, Offset::new(5));
         engine.close().await.expect("close");
     });
+}
+
+/// A cut between two segments, of which the first lies below the log start and goes meanwhile.
+#[test]
+fn a_log_is_cut_where_a_segment_begins_while_the_one_before_is_deleted() {
+    for seed in 0..40 {
+        sim::run(seed, Disk::default(), move |rt| async move {
+            let rig = Rig::new(rt.clone(), PathBuf::from("/"));
+            let mut config = config();
+            config.segment_bytes = 4000;
+            let (engine, log) = rig.start(config.clone()).await;
+            for n in 0..20 {
+                log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+            }
+            counted(&engine, &log, Offset::new(20)).await;
+            sealed(&rig, &engine, 2).await;
+            let second = rig.names(".log").await[1].clone();
+            let base = second.trim_end_matches(".log").parse();
+            let base = Offset::new(base.expect("a base offset"));
+            log.set_high_watermark(base);
+            let deleting = log.clone();
+            let deletion = rt.spawn(
+                Class::Foreground,
+                async move { deleting.delete_to(base).await },
+            );
+            rt.sleep(std::time::Duration::from_micros(100 * (seed % 10)))
+                .await;
+            log.truncate_to(base).await.expect("truncate");
+            deletion.await.expect("delete");
+            assert_eq!(log.marks().log_end, base, "seed {seed}");
+            for n in 0..3 {
+                log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+            }
+            let end = base.plus(3);
+            counted(&engine, &log, end).await;
+            engine.close().await.expect("close");
+            let (engine, log) = rig.start(config).await;
+            let found = offsets(&read_all(&log, base).await);
+            assert_eq!(found, Vec::from_iter(base.get()..end.get()), "seed {seed}");
+            engine.close().await.expect("close");
+        });
+    }
+}
+
+/// Its end does not count as orderly, since nobody has brought that log to rest.
+#[test]
+fn a_log_whose_deletion_failed_is_recovered_by_the_next_start() {
+    for seed in 0..10 {
+        sim::run(seed, Disk::default(), move |rt| async move {
+            let Rt::Sim(sim) = &rt else {
+                panic!("this runs in the simulator");
+            };
+            let rig = Rig::new(rt.clone(), PathBuf::from("/"));
+            let (engine, log) = rig.start(config()).await;
+            let (id, name) = identity(0);
+            for n in 0..10 {
+                log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+                log.0.sync_to(Offset::new(n + 1)).await.expect("sync");
+                if n == 4 {
+                    let checkpoint = log.0.shared.checkpoints.complete();
+                    checkpoint.await.expect("checkpoint");
+                }
+            }
+            drop(log);
+            sim.set_faults(Faults {
+                name_error: 1.0,
+                ..Faults::default()
+            });
+            let deleted = engine.delete_log(id, &name).await;
+            deleted.expect_err("its directory cannot be renamed");
+            sim.set_faults(Faults::default());
+            engine.close().await.expect("close");
+            let engine = Engine::open(rt.clone(), rig.engine.clone())
+                .await
+                .expect("open");
+            let log = engine.open_log_when_used(id, name.clone(), config());
+            let log = log.await.expect("open log");
+            engine.sync_recovered().await.expect("sync");
+            engine.start_journal().await.expect("start journal");
+            let found = offsets(&read_all(&log, Offset::ZERO).await);
+            assert_eq!(found, Vec::from_iter(0..10), "seed {seed}");
+            engine.delete_log(id, &name).await.expect("delete");
+            engine.close().await.expect("close");
+        });
+    }
+}
+
+#[test]
+fn a_log_is_deleted_once_its_directory_has_another_name() {
+    for seed in 0..20 {
+        sim::run(seed, Disk::default(), move |rt| async move {
+            let Rt::Sim(sim) = &rt else {
+                panic!("this runs in the simulator");
+            };
+            let rig = Rig::new(rt.clone(), PathBuf::from("/"));
+            let (engine, _) = rig.start(config()).await;
+            let (id, name) = identity(0);
+            sim.set_faults(Faults {
+                name_error: 0.5,
+                ..Faults::default()
+            });
+            let deleted = engine.delete_log(id, &name).await;
+            sim.set_faults(Faults::default());
+            let is_there = rt.exists(&rig.log_dir()).await;
+            assert_eq!(deleted.is_err(), is_there, "seed {seed}: {deleted:?}");
+            engine.close().await.expect("close");
+            let (engine, _) = rig.start_logs(0, config()).await;
+            let listed = rt.list_dir(&rig.engine.data_dir).await.expect("list");
+            let left = listed.iter().any(|entry| entry.name.ends_with("-delete"));
+            assert!(!left, "seed {seed}: the next start removes it");
+            engine.close().await.expect("close");
+        });
+    }
+}
+
+/// Retention reads an index, and meanwhile it is switched off.
+#[test]
+fn what_is_to_be_kept_by_now_does_not_go() {
+    for seed in 0..20 {
+        sim::run(seed, Disk::default(), move |rt| async move {
+            let rig = Rig::new(rt.clone(), PathBuf::from("/"));
+            let mut limited = config();
+            limited.segment_bytes = 4000;
+            limited.retention_ms = Some(1000);
+            let (engine, log) = rig.start(limited.clone()).await;
+            for n in 0..20 {
+                log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+            }
+            counted(&engine, &log, Offset::new(20)).await;
+            log.set_high_watermark(Offset::new(20));
+            engine.close().await.expect("close");
+            let (engine, log) = rig.start(limited.clone()).await;
+            let retaining = log.clone();
+            let retention = rt.spawn(
+                Class::Housekeeping,
+                async move { retaining.0.retain().await },
+            );
+            rt.sleep(std::time::Duration::from_micros(20 * seed)).await;
+            let log_start = log.marks().log_start;
+            log.configure(LogConfig {
+                retention_ms: None,
+                ..limited
+            });
+            retention.await.expect("retention");
+            assert_eq!(log.marks().log_start, log_start, "seed {seed}");
+            engine.close().await.expect("close");
+        });
+    }
 }

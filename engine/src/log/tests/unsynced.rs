@@ -216,3 +216,32 @@ fn an_orderly_end_finishes_what_a_deletion_began() {
         });
     }
 }
+
+/// The sync of a new log's `partition.metadata` failed, and the process was killed: the next run can read it, and must not rely on that.
+#[test]
+fn an_identity_whose_sync_failed_is_written_again_by_the_next_run() {
+    for seed in 0..20 {
+        let ((), disk) = sim::run(seed, Disk::default(), |rt| async move {
+            let (rig, sim) = in_root(&rt).await;
+            let (engine, _) = rig.start_logs(0, config()).await;
+            sim.set_faults(failing_syncs());
+            let (id, name) = identity(0);
+            let opened = engine.open_log(id, name, config()).await;
+            assert!(opened.is_err(), "seed {seed}: it cannot be created");
+        });
+        let (disk, _) = sim::run(seed, disk, |rt| async move {
+            let (rig, sim) = in_root(&rt).await;
+            let (engine, log) = rig.start(config()).await;
+            log.append(batch_at(0, 1, 700), EPOCH).expect("append");
+            counted(&engine, &log, Offset::new(1)).await;
+            log.0.flush_to(Offset::new(1)).await.expect("write behind");
+            sim.crash()
+        });
+        sim::run(seed, disk, |rt| async move {
+            let (rig, _) = in_root(&rt).await;
+            let (engine, log) = rig.start(config()).await;
+            assert_eq!(log.marks().log_end, Offset::new(1), "seed {seed}");
+            engine.close().await.expect("close");
+        });
+    }
+}
