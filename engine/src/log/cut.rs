@@ -304,10 +304,7 @@ impl LogInner {
                 None => after == Offset::ZERO,
             };
             // An earlier attempt may have failed between the start and the segments.
-            let is_behind = state.segments.get(1).is_some_and(|second| {
-                second.base <= after && second.base <= state.write.segment_base
-            });
-            (after, recorded, is_behind)
+            (after, recorded, state.has_segments_below_start())
         };
         if !recorded {
             self.record().await?;

@@ -474,6 +474,7 @@ impl State {
             && write.flushed_end == self.marks.log_end
             && write.synced_end == self.marks.log_end
             && !write.index_saving
+            && !self.has_segments_below_start()
             && self.marks.durable_end == self.marks.log_end
             && self.pending.is_idle()
     }

@@ -187,6 +187,14 @@ impl State {
             .then_some(next.base)
     }
 
+    /// Whether a deletion has moved the log start and not come to the segments below it, or was stopped there.
+    pub fn has_segments_below_start(&self) -> bool {
+        let second = self.segments.get(1);
+        second.is_some_and(|second| {
+            second.base <= self.marks.log_start && second.base <= self.write.segment_base
+        })
+    }
+
     /// Bytes of a segment that are in its file.
     pub fn flushed_len(&self, segment: &Segment) -> u64 {
         if segment.base < self.write.segment_base {

@@ -365,3 +365,34 @@ fn a_log_that_cannot_be_woken_is_recovered_by_the_next_start() {
         engine.close().await.expect("close");
     });
 }
+
+/// Between the record of a new log start and the removal of what lies below it, the log is idle and as its record says.
+#[test]
+fn a_log_does_not_go_to_rest_before_what_was_deleted_is_removed() {
+    for seed in 0..40 {
+        sim::run(seed, Disk::default(), move |rt| async move {
+            let rig = Rig::new(rt.clone(), PathBuf::from("/"));
+            let mut config = config();
+            config.segment_bytes = 4000;
+            let (engine, logs) = start(&rig, config).await;
+            let log = &logs[0];
+            for n in 0..20 {
+                append(&engine, log, batch_at(n, 1, 500)).await;
+            }
+            counted(&engine, log, Offset::new(20)).await;
+            sealed(&rig, &engine, 2).await;
+            log.set_high_watermark(Offset::new(20));
+            let deleting = log.clone();
+            let deletion = rt.spawn(crate::rt::Class::Foreground, async move {
+                deleting.delete_to(Offset::new(20)).await
+            });
+            for _ in 0..2000 {
+                log.0.rest_again().await.expect("rest");
+                rt.yield_now().await;
+            }
+            deletion.await.expect("delete");
+            assert_eq!(rig.names(".log").await.len(), 1, "seed {seed}");
+            engine.close().await.expect("close");
+        });
+    }
+}
