@@ -31,7 +31,7 @@ use crate::{
     types::{LeaderEpoch, LogName, Offset},
 };
 use table::{
-    Decision, InCheckpoint, InJournal, InSegment, IndexFrom, Point, SideFile, Start, decide,
+    Decision, InCheckpoint, InJournal, InSegment, IndexFrom, Left, Point, SideFile, Start, decide,
     index_from, start,
 };
 
@@ -154,7 +154,12 @@ impl Recovery<'_> {
     /// `files` are the segments on disk with their lengths, in order. `None` if there is nothing: the log is to be created.
     pub async fn run(&self, files: &[(Offset, u64)]) -> Result<Option<Recovered>, Fault> {
         let (point, place) = find_point(self.checkpoint, files);
-        let start = start(point, !files.is_empty());
+        let left = match (files.is_empty(), self.entries.is_empty()) {
+            (false, _) => Left::Segments,
+            (true, false) => Left::OnlyJournal,
+            (true, true) => Left::Nothing,
+        };
+        let start = start(point, left);
         if start == Start::Create {
             return Ok(None);
         }
@@ -469,10 +474,15 @@ impl Recovery<'_> {
 
     /// Where the disk lost what lies below the recovery point, and the segments end there: goes on at that point in a new segment.
     async fn bridge(&self, segments: &mut Vec<Segment>) -> Result<bool, Fault> {
-        let Some(known) = self.checkpoint else {
-            return Ok(false);
+        let offset = match self.checkpoint {
+            Some(known) => known.recovery_offset,
+            None if segments.is_empty() => {
+                let first = self.entries.keys().next();
+                *first.expect("a log of which nothing is left is created")
+            }
+            None => return Ok(false),
         };
-        let (rt, offset) = (&self.shared.rt, known.recovery_offset);
+        let rt = &self.shared.rt;
         if let Some(last) = segments.last_mut() {
             let index = last.live_index().expect("the last one is not sealed");
             let run = self.entries_from(index.next_offset());

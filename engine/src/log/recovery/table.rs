@@ -65,14 +65,23 @@ pub enum Start {
     WalkAndBridge,
 }
 
+/// What there is beside the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    /// Records in the journal, and no file they could have been for: that was durable before the first of them.
+    OnlyJournal,
+    Segments,
+}
+
 /// Where does the walk begin?
-pub fn start(point: Point, has_segments: bool) -> Start {
-    match (point, has_segments) {
-        (Point::Unknown, false) => Start::Create,
-        (Point::Unknown, true) => Start::WalkAll,
-        (Point::InFile | Point::AtNextFile, true) => Start::WalkFromPoint,
-        (Point::Lost, _) => Start::WalkAndBridge,
-        (Point::InFile | Point::AtNextFile, false) => panic!("the file is one of the segments"),
+pub fn start(point: Point, left: Left) -> Start {
+    match (point, left) {
+        (Point::Unknown, Left::Nothing) => Start::Create,
+        (Point::Unknown, Left::Segments) => Start::WalkAll,
+        (Point::InFile | Point::AtNextFile, Left::Segments) => Start::WalkFromPoint,
+        (Point::Unknown, Left::OnlyJournal) | (Point::Lost, _) => Start::WalkAndBridge,
+        (Point::InFile | Point::AtNextFile, _) => panic!("the file is one of the segments"),
     }
 }
 

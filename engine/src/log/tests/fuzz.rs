@@ -26,6 +26,37 @@ fn mutated_directories_are_refused_or_sound() {
     });
 }
 
+/// Found by libFuzzer: the first start made an empty log, and the second one put the journal's batches back into it.
+#[test]
+fn a_log_of_which_only_the_journal_is_left_comes_back_at_once() {
+    for mut files in golden::directories() {
+        files.retain(|(name, _)| name.starts_with("journal/"));
+        for choice in 0..8 {
+            fuzz_recovery(&packed(choice, &files));
+        }
+    }
+}
+
+/// The directories are where `tests/fuzz/run` begins: they must be no longer than what its fuzzer makes. Writes them into `$FOREBAY_CORPUS`
+/// if that is set.
+#[test]
+#[allow(clippy::disallowed_methods)]
+fn the_golden_directories_are_a_corpus() {
+    let corpus = std::env::var_os("FOREBAY_CORPUS").map(std::path::PathBuf::from);
+    for (number, files) in golden::directories().iter().enumerate() {
+        let packed = packed(1, files);
+        assert!(
+            packed.len() <= 256 << 10,
+            "{} bytes, see -max_len in tests/fuzz/run",
+            packed.len()
+        );
+        if let Some(corpus) = &corpus {
+            std::fs::write(corpus.join(format!("golden-{number}")), packed)
+                .expect("write the corpus");
+        }
+    }
+}
+
 type Files = Vec<(String, Vec<u8>)>;
 
 fn packed(choice: u8, files: &Files) -> Vec<u8> {

@@ -209,6 +209,32 @@ fn without_a_checkpoint_everything_is_walked_and_nothing_lost() {
     });
 }
 
+/// Found by fuzzing: the first start made an empty log, and the next one put the journal's batches into it.
+#[test]
+fn a_log_of_which_only_the_journal_is_left_is_put_back_at_once() {
+    on_both("only-journal", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..6 {
+            log.append(batch_at(n, 1, 700), EPOCH).expect("append");
+        }
+        counted(&engine, &log, Offset::new(6)).await;
+        let before = read_all(&log, Offset::ZERO).await;
+        engine.0.stop_background().await;
+        drop((engine, log));
+        for name in rig.names(".log").await {
+            let path = rig.log_dir().join(name);
+            rig.rt.remove_file(&path).await.expect("remove a segment");
+        }
+        let path = rig.engine.data_dir.join("checkpoint").join("shard-0");
+        if rig.rt.exists(&path).await {
+            rig.rt.remove_file(&path).await.expect("remove");
+        }
+        let (engine, log) = rig.start(config()).await;
+        assert_eq!(read_all(&log, Offset::ZERO).await, before);
+        engine.close().await.expect("close");
+    });
+}
+
 #[test]
 fn a_directory_of_another_topic_is_refused_and_leftovers_go() {
     on_both("identity", |rig| async move {
