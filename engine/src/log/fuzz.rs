@@ -64,7 +64,7 @@ pub fn fuzz_recovery(data: &[u8]) {
     };
     let (second, _) = sim::run(2, disk, |rt| start(rt, true));
     assert!(
-        first == second,
+        first.as_ref().ok() == second.as_ref().ok(),
         "the first start found {first:?}, the second one {second:?}"
     );
 }
@@ -81,6 +81,19 @@ pub fn pack<'a>(choice: u8, files: impl Iterator<Item = (&'a str, &'a [u8])>) ->
         packed.extend_from_slice(content);
     }
     packed
+}
+
+/// The files in an input, with how they begin.
+pub fn describe(data: &[u8]) -> String {
+    let Some((&choice, files)) = data.split_first() else {
+        return "nothing".to_owned();
+    };
+    let mut lines = format!("choice {choice}");
+    for (name, content) in unpack(files, choice & 1 != 0) {
+        let head = &content[..content.len().min(96)];
+        lines += &format!("\n{name}: {} bytes, {head:02x?}", content.len());
+    }
+    lines
 }
 
 fn unpack(mut packed: &[u8], repair: bool) -> Vec<(&'static str, Vec<u8>)> {
@@ -124,8 +137,8 @@ pub async fn place(rt: &Rt, path: &Path, content: &[u8]) {
     }
 }
 
-/// What a start found; `None` if it was refused.
-type Found = Option<Vec<FoundLog>>;
+/// What a start found, or why it was refused.
+type Found = Result<Vec<FoundLog>, String>;
 
 #[derive(Debug, PartialEq, Eq)]
 struct FoundLog {
@@ -136,13 +149,16 @@ struct FoundLog {
 }
 
 async fn start(rt: Rt, ends_in_order: bool) -> Found {
-    let engine = Engine::open(rt, engine_config()).await.ok()?;
+    let refused = |why: &dyn std::fmt::Debug| format!("{why:?}");
+    let engine = Engine::open(rt, engine_config()).await;
+    let engine = engine.map_err(|fault| refused(&fault))?;
     let mut logs = Vec::new();
     for partition in 0..LOGS {
         let (id, name) = identity(partition);
         logs.push(engine.open_log(id, name, log_config()).await);
     }
-    engine.sync_recovered().await.ok()?;
+    let synced = engine.sync_recovered().await;
+    synced.map_err(|fault| refused(&fault))?;
     engine.start_journal().await.expect("the disk is well");
     let mut found = Vec::new();
     for log in logs.into_iter().flatten() {
@@ -151,7 +167,7 @@ async fn start(rt: Rt, ends_in_order: bool) -> Found {
     if ends_in_order {
         engine.close().await.expect("the disk is well");
     }
-    Some(found)
+    Ok(found)
 }
 
 async fn read(log: &Log) -> FoundLog {
