@@ -296,18 +296,25 @@ pub fn fuzz_commit(data: &[u8]) {
     }
 }
 
-/// For fuzzers: makes the CRCs of a file's header and of its commits right, as far as their lengths lead.
+/// For fuzzers: makes the CRCs of a file's header and of its commits right, as far as their lengths lead. A commit of a later run than the
+/// header's goes: no file comes to hold one, for the header of a run is durable before its commits are written, and the next run, which
+/// takes the generation after the header's, could not tell it from its own.
 pub fn repair(file: &mut [u8]) {
     if file.len() < BLOCK {
         return;
     }
     let crc = crc32fast::hash(&file[..file_at::CRC.start]);
     file[file_at::CRC].copy_from_slice(&crc.to_le_bytes());
+    let generation = u64_at(file, file_at::GENERATION);
     let mut position = BLOCK;
     while let Some(rest) = file
         .get_mut(position..)
         .filter(|rest| rest.len() >= COMMIT_HEADER_LEN)
     {
+        if u64_at(rest, commit_at::GENERATION) > generation {
+            rest.fill(0);
+            return;
+        }
         let body_bytes = u32_at(rest, commit_at::BODY_BYTES) as usize;
         let Some(commit) = rest.get_mut(..COMMIT_HEADER_LEN.saturating_add(body_bytes)) else {
             return;

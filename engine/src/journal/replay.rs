@@ -346,7 +346,11 @@ impl Replay {
             let block = file.read_at(0, BLOCK).await;
             let block = block.map_err(|error| read_fault(&path, error))?;
             self.count(block.len() as u64);
-            if let Some(header) = FileHeader::decode(&block) {
+            let mut header = FileHeader::decode(&block);
+            if header.is_none() {
+                header = self.borne_out(&file).await?;
+            }
+            if let Some(header) = header {
                 let path = path.clone();
                 found.push(FoundFile { path, header });
             }
@@ -355,6 +359,34 @@ impl Replay {
             closed.map_err(|error| Fault::io("close", &path, error))?;
         }
         Ok(found)
+    }
+
+    /// The header of a file that has none to be read, as its first commit has it. Else one rotten block would take all of the file's
+    /// commits away, and the next run might use their generation once more and take what lies behind its own commits for them.
+    async fn borne_out(&self, file: &Rc<File>) -> Result<Option<FileHeader>, Fault> {
+        let fault = |error| read_fault(file.path(), error);
+        let file_bytes = file.len().await.map_err(fault)?;
+        let at = BLOCK as u64;
+        let mut window = Window::new(file, file_bytes);
+        let start = window.get(at, COMMIT_HEADER_LEN).await.map_err(fault)?;
+        let mut header = None;
+        if let Some(CommitHeader { stamp, .. }) = CommitHeader::decode(&start)
+            && let Some(_) = next_commit(&mut window, at, stamp).await.map_err(fault)?
+        {
+            let what = format!(
+                "its header is not one; taken from its first commit: generation {}, file sequence {}, commit {}",
+                stamp.generation, stamp.file_sequence, stamp.commit_sequence
+            );
+            self.damaged(what, file.path());
+            header = Some(FileHeader {
+                generation: stamp.generation,
+                file_sequence: stamp.file_sequence,
+                first_commit: stamp.commit_sequence,
+                file_bytes,
+            });
+        }
+        self.count(window.read_bytes());
+        Ok(header)
     }
 }
 

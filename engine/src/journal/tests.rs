@@ -407,7 +407,13 @@ fn a_torn_last_commit_is_dropped_and_a_hole_is_reported() {
         assert_eq!(offsets(&found, 0), [0, 4, 5]);
         assert_eq!(replay.damage().len(), 1);
 
+        // Its first commit says what the header said.
         damage(&rt, &file_path(&dir, 0), 0).await;
+        let (replay, found) = scan(&rt, &root).await;
+        assert_eq!(offsets(&found, 0), [0, 4, 5]);
+        assert_eq!(replay.damage().len(), 2);
+
+        damage(&rt, &file_path(&dir, 0), 1).await;
         let (_, found) = scan(&rt, &root).await;
         assert_eq!(offsets(&found, 0), [4, 5]);
     });
