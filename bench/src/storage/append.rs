@@ -1,13 +1,6 @@
 //! `storage append`: writers that each wait for their durable batch, against as many writers on the raw device.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, fs, path::PathBuf, rc::Rc, time::Duration};
 
 use bytes::BytesMut;
 use clap::{Args, ValueEnum};
@@ -24,6 +17,7 @@ use serde::Serialize;
 use super::{
     counters::{Counters, Counts},
     device,
+    folder::{BASE_BYTES, Folder},
 };
 use crate::{
     environment::Environment,
@@ -161,7 +155,7 @@ struct PerBatch {
 /// The engine's side of one round.
 pub struct Side {
     pub round: Round,
-    stats: EngineStats,
+    pub stats: EngineStats,
     cpu_seconds: f64,
     counts: Counts,
 }
@@ -181,23 +175,6 @@ struct Outcome {
     device_ratio: Spread,
 }
 
-/// A folder that is removed when the run ends, well or not.
-pub struct Folder(pub PathBuf);
-
-impl Folder {
-    pub fn create(dir: &Path) -> Result<Folder, String> {
-        let path = dir.join(format!("forebay-bench-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 pub fn run(plan: &Plan) -> Result<(), String> {
     let mut plan = plan.clone();
     if plan.quick {
@@ -209,7 +186,7 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     if !(256..=16 << 20).contains(&plan.size_bytes) {
         return Err("--size-bytes must be between 256 and 16777216".to_string());
     }
-    let folder = Folder::create(&plan.dir)?;
+    let folder = Folder::create(&plan.dir, BASE_BYTES)?;
     let duration = Duration::from_secs(plan.seconds);
     let (mut engine, mut engine_cost, mut device) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds {

@@ -5,6 +5,8 @@ use std::{
     collections::HashMap,
     fs,
     io::Read,
+    os::unix::fs::MetadataExt,
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -98,6 +100,15 @@ impl Counters {
             syscalls,
         }
     }
+}
+
+/// Reads that the disk under `path` has completed since the machine started, as the kernel counts them, of all programs together.
+/// `None` where there is no such disk.
+pub fn device_reads(path: &Path) -> Option<u64> {
+    let device = fs::metadata(path).ok()?.dev();
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    stat.split_whitespace().next()?.parse().ok()
 }
 
 /// The tail of each ring's submission queue, which counts all entries ever submitted.

@@ -1,5 +1,6 @@
 //! `storage fan-in`: one writer per partition, each waiting for its small batch to be durable, against the same with a file per partition
-//! that is synced by itself, as brokers without a journal do it.
+//! that is synced by itself, as brokers without a journal do it, and against two raw loops of durable writes, each one write at a time over blocks
+//! written before: of a block, and of as much as all writers have waiting together.
 
 use std::{fs, path::PathBuf, rc::Rc, time::Duration};
 
@@ -12,7 +13,11 @@ use forebay_engine::rt::{
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::append::{self, Folder, Round, micros, on_one_shard};
+use super::{
+    append::{self, Round, micros, on_one_shard},
+    device,
+    folder::{BASE_BYTES, Folder},
+};
 use crate::{
     environment::Environment,
     result::{self, SCHEMA_VERSION, Spread},
@@ -49,9 +54,19 @@ pub struct Plan {
 struct Case {
     partitions: u32,
     engine: Vec<Round>,
+    /// Durable writes of the engine per second, journal and bypass.
+    engine_commits_per_second: Spread,
     sync_per_file: Vec<Round>,
+    /// A durable block after the other.
+    raw_block: Vec<Round>,
+    /// A durable write of what all writers have waiting after the other: each counts as so many batches.
+    raw_gathered: Vec<Round>,
     /// Batches per second with the engine over those with a sync per file, round by round.
     gain: Spread,
+    /// Engine commits per second over raw blocks per second.
+    commits_to_raw: Spread,
+    /// Batches per second with the engine over those of raw gathered writes.
+    batches_to_raw: Spread,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,10 +86,13 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     if plan.partitions.is_empty() || plan.partitions.contains(&0) {
         return Err("--partitions must be at least 1".to_string());
     }
+    if plan.rounds == 0 || plan.seconds == 0 {
+        return Err("rounds and seconds must be at least 1".to_string());
+    }
     if !(256..=1 << 20).contains(&plan.size_bytes) {
         return Err("--size-bytes must be between 256 and 1048576".to_string());
     }
-    let folder = Folder::create(&plan.dir)?;
+    let folder = Folder::create(&plan.dir, BASE_BYTES)?;
     let mut cases = Vec::new();
     for &partitions in &plan.partitions {
         cases.push(case(&plan, partitions, &folder)?);
@@ -95,7 +113,8 @@ pub fn run(plan: &Plan) -> Result<(), String> {
 
 fn case(plan: &Plan, partitions: u32, folder: &Folder) -> Result<Case, String> {
     let duration = Duration::from_secs(plan.seconds);
-    let (mut engine, mut sync_per_file) = (Vec::new(), Vec::new());
+    let (mut engine, mut commits) = (Vec::new(), Vec::new());
+    let (mut sync_per_file, mut raw_block, mut raw_gathered) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds {
         let dir = folder.0.join(format!("{partitions}-{round}"));
         let said = |error: std::io::Error| format!("{}: {error}", dir.display());
@@ -105,39 +124,78 @@ fn case(plan: &Plan, partitions: u32, folder: &Folder) -> Result<Case, String> {
             dir.clone(),
         );
         let side = on_one_shard(move |rt| append::append(rt, of_round, dir_of_engine, duration))?;
+        let durable_writes = side.stats.journal_commits + side.stats.bypass_writes;
         engine.push(side.round);
+        commits.push(durable_writes as f64 / plan.seconds as f64);
         let (dir_of_files, size) = (dir.clone(), plan.size_bytes);
         sync_per_file.push(on_one_shard(move |rt| async move {
             write_files(&rt, dir_of_files, partitions, size, duration).await
         })?);
+        let raw = |size: usize| {
+            let dir = dir.clone();
+            let write =
+                move |rt: Rt| async move { device::write(&rt, dir, size, 1, duration).await };
+            let measured = on_one_shard(write);
+            fs::remove_file(folder.0.join(format!("{partitions}-{round}/device"))).map_err(said)?;
+            measured
+        };
+        raw_block.push(raw(ALIGNMENT)?);
+        raw_gathered.push(raw(plan.size_bytes * partitions as usize)?);
         fs::remove_dir_all(&dir).map_err(said)?;
         print_side(partitions, round, "engine", &engine);
         print_side(partitions, round, "sync per file", &sync_per_file);
+        print_side(partitions, round, "raw block", &raw_block);
+        print_side(partitions, round, "raw gathered", &raw_gathered);
     }
-    let ratio = |(ours, theirs): (&Round, &Round)| {
-        ours.operations_per_second / theirs.operations_per_second
+    let rate = |round: &Round| round.operations_per_second;
+    let to = |ours: &[f64], theirs: &[Round]| {
+        Spread::of(
+            ours.iter()
+                .zip(theirs)
+                .map(|(ours, theirs)| ours / rate(theirs)),
+        )
     };
-    let gain = Spread::of(engine.iter().zip(&sync_per_file).map(ratio));
-    let rates = |rounds: &[Round]| Spread::of(rounds.iter().map(|r| r.operations_per_second));
-    let (ours, theirs) = (rates(&engine), rates(&sync_per_file));
-    println!(
-        "{partitions} partitions: {:.0} batches/s ({:.0} to {:.0}), sync per file {:.0} ({:.0} to {:.0}), gain {:.1} ({:.1} to {:.1})",
-        ours.median,
-        ours.min,
-        ours.max,
-        theirs.median,
-        theirs.min,
-        theirs.max,
-        gain.median,
-        gain.min,
-        gain.max
-    );
-    Ok(Case {
+    let batches: Vec<f64> = engine.iter().map(rate).collect();
+    let of_a_writer: Vec<f64> = batches
+        .iter()
+        .map(|all| all / f64::from(partitions))
+        .collect();
+    let case = Case {
         partitions,
+        engine_commits_per_second: Spread::of(commits.iter().copied()),
+        gain: to(&batches, &sync_per_file),
+        commits_to_raw: to(&commits, &raw_block),
+        batches_to_raw: to(&of_a_writer, &raw_gathered),
         engine,
         sync_per_file,
-        gain,
-    })
+        raw_block,
+        raw_gathered,
+    };
+    print_case(&case);
+    Ok(case)
+}
+
+fn print_case(case: &Case) {
+    let said = |spread: Spread, digits: usize| {
+        let Spread { median, min, max } = spread;
+        format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
+    };
+    let rates = |rounds: &[Round]| Spread::of(rounds.iter().map(|r| r.operations_per_second));
+    println!(
+        "{} partitions: {} batches/s in {} commits/s, sync per file {}, gain {}",
+        case.partitions,
+        said(rates(&case.engine), 0),
+        said(case.engine_commits_per_second, 0),
+        said(rates(&case.sync_per_file), 0),
+        said(case.gain, 1),
+    );
+    println!(
+        "  raw blocks {} a second, commits to them {}; raw gathered {} a second, batches to them {}",
+        said(rates(&case.raw_block), 0),
+        said(case.commits_to_raw, 2),
+        said(rates(&case.raw_gathered), 0),
+        said(case.batches_to_raw, 2),
+    );
 }
 
 /// A file per partition, and a writer each: writes the blocks of a batch behind the last one, and syncs the file.

@@ -22,9 +22,13 @@ use forebay_engine::{
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::append::{
-    DurabilityArg, Folder, append_one, batch_of, engine_config, micros, on_one_shard, open_log,
-    wait_for_room, wake_writers,
+use super::{
+    append::{
+        DurabilityArg, append_one, batch_of, engine_config, micros, on_one_shard, open_log,
+        wait_for_room, wake_writers,
+    },
+    backlog,
+    folder::{BASE_BYTES, Folder},
 };
 use crate::{
     environment::Environment,
@@ -36,9 +40,6 @@ const WAITING_MAX: usize = 4096;
 
 /// Bytes that the reader asks for at a time, as a consumer does.
 const FETCH_BYTES: usize = 1 << 20;
-
-/// Appends to fill the backlog in flight.
-const FILLERS: usize = 8;
 
 /// What each log keeps while retention deletes, in segments.
 const SEGMENTS_KEPT: u64 = 2;
@@ -184,7 +185,9 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     if plan.backlog_mib < (4 * BACKLOG_SEGMENT_BYTES) >> 20 {
         return Err("--backlog-mib must be at least 256: more than the tail holds".into());
     }
-    let folder = Folder::create(&plan.dir)?;
+    let of_phase = plan.batches_per_sec * plan.seconds * plan.size_bytes as u64;
+    let planned_bytes = BASE_BYTES + (plan.backlog_mib << 20) + of_phase;
+    let folder = Folder::create(&plan.dir, planned_bytes)?;
     let dir = folder.0.join("engine");
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     println!(
@@ -290,29 +293,10 @@ impl Subject {
     }
 
     async fn fill_backlog(&self) -> Result<(), String> {
-        let template = batch_of(256 << 10, self.rt.wall_clock());
-        let left = Rc::new(Cell::new(
-            (self.plan.backlog_mib << 20) / template.len() as u64,
-        ));
         let notify = self.moved.borrow()[&self.backlog.id()].clone();
-        let fillers: Vec<_> = (0..FILLERS)
-            .map(|_| {
-                let (rt, log, notify) = (self.rt.clone(), self.backlog.clone(), notify.clone());
-                let (left, template, room) = (left.clone(), template.clone(), self.engine.room());
-                self.rt.spawn(Class::Foreground, async move {
-                    while left.get() > 0 {
-                        left.set(left.get() - 1);
-                        wait_for_room(&log, &room, template.len()).await;
-                        append_one(&rt, &log, &notify, &template).await?;
-                    }
-                    Ok::<_, String>(())
-                })
-            })
-            .collect();
-        for filler in fillers {
-            filler.await?;
-        }
-        Ok(())
+        let bytes = self.plan.backlog_mib << 20;
+        let (rt, engine) = (&self.rt, &self.engine);
+        backlog::fill(rt, engine, &self.backlog, &notify, 256 << 10, bytes).await
     }
 
     /// What one phase wrote must not be what the next one pays for.

@@ -1,11 +1,14 @@
 //! `forebay-bench storage`: the engine on a disk.
 
 mod append;
+mod backlog;
 mod counters;
 mod device;
 mod fan_in;
+mod folder;
 mod mixed;
 mod partitions;
+mod read;
 
 use clap::Subcommand;
 
@@ -32,6 +35,11 @@ pub enum Command {
   forebay-bench storage mixed --quick
   forebay-bench storage mixed --batches-per-sec 2000 --readers 4 --out results/mixed")]
     Mixed(mixed::Plan),
+    /// One reader that drains a log from the disk: throughput and costs, and the ratio to reading the same files raw; and reads from memory
+    #[command(after_help = "Examples:
+  forebay-bench storage read --quick
+  forebay-bench storage read --sizes 65536,1048576 --depth 3 --out results/read")]
+    Read(read::Plan),
 }
 
 pub use counters::Counting;
@@ -42,5 +50,6 @@ pub fn run(command: &Command) -> Result<(), String> {
         Command::Partitions(plan) => partitions::run(plan),
         Command::FanIn(plan) => fan_in::run(plan),
         Command::Mixed(plan) => mixed::run(plan),
+        Command::Read(plan) => read::run(plan),
     }
 }

@@ -23,9 +23,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::append::{
-    DurabilityArg, Folder, Round, append_one, batch_of, engine_config, micros, on_one_shard,
-    open_log, wait_for_room, wake_writers,
+use super::{
+    append::{
+        DurabilityArg, Round, append_one, batch_of, engine_config, micros, on_one_shard, open_log,
+        wait_for_room, wake_writers,
+    },
+    folder::{BASE_BYTES, Folder},
 };
 use crate::{
     environment::Environment,
@@ -144,25 +147,32 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     if plan.quick {
         (plan.rounds, plan.load_mib) = (2, 512);
     }
-    if plan.few == 0 || plan.many == 0 || plan.writers == 0 || plan.load_mib == 0 {
-        return Err("many, few, writers and load-mib must be at least 1".to_string());
+    let counts = [plan.few, plan.many, plan.writers, plan.rounds];
+    if counts.contains(&0) || plan.load_mib == 0 {
+        return Err("many, few, writers, load-mib and rounds must be at least 1".to_string());
     }
     if !(256..=16 << 20).contains(&plan.size_bytes) {
         return Err("--size-bytes must be between 256 and 16777216".to_string());
     }
-    let folder = Folder::create(&plan.dir)?;
+    let folder = Folder::create(&plan.dir, BASE_BYTES + (plan.load_mib << 20))?;
     let dir_of = |name: &str| -> Result<PathBuf, String> {
         let dir = folder.0.join(name);
         fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         Ok(dir)
     };
-    let (dir_of_few, dir_of_many) = (dir_of("few")?, dir_of("many")?);
-    let life = live(&plan, &dir_of_many)?;
+    let life = live(&plan, &dir_of("life")?)?;
     print_life(&plan, &life);
     let (mut few, mut many) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
-        few.push(turn(&plan, plan.few, &dir_of_few)?);
-        many.push(turn(&plan, plan.many, &dir_of_many)?);
+        // Each turn has a folder of its own, so that none pays for what another wrote, and the first is not always the same.
+        let of = |count, name: &str| turn(&plan, count, &dir_of(&format!("{name}-{round}"))?);
+        if round % 2 == 0 {
+            few.push(of(plan.few, "few")?);
+            many.push(of(plan.many, "many")?);
+        } else {
+            many.push(of(plan.many, "many")?);
+            few.push(of(plan.few, "few")?);
+        }
         print_turn(round, plan.few, few[round as usize]);
         print_turn(round, plan.many, many[round as usize]);
     }
@@ -195,8 +205,8 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn live(plan: &Plan, dir: &Path) -> Result<Life, String> {
-    let of = || (plan.clone(), dir.to_path_buf());
+fn live(plan: &Plan, dir_of_all: &Path) -> Result<Life, String> {
+    let of = || (plan.clone(), dir_of_all.to_path_buf());
     let (plan_of_shard, dir) = of();
     let (create, first_append_seconds, close_seconds) = on_one_shard(move |rt| async move {
         let (engine, logs, create) = start(&rt, &plan_of_shard, plan_of_shard.many, dir).await?;
@@ -223,6 +233,7 @@ fn live(plan: &Plan, dir: &Path) -> Result<Life, String> {
         drop(logs);
         Ok((started, close(&rt, &engine).await?))
     })?;
+    fs::remove_dir_all(dir_of_all).map_err(|error| format!("{}: {error}", dir_of_all.display()))?;
     Ok(Life {
         create,
         first_append_seconds,
@@ -233,9 +244,21 @@ fn live(plan: &Plan, dir: &Path) -> Result<Life, String> {
     })
 }
 
-/// One load on an engine with `count` logs, which were created before or are now.
+/// One load on an engine with `count` logs, which were created before it started. Their folder is removed.
 fn turn(plan: &Plan, count: u32, dir: &Path) -> Result<Turn, String> {
-    let (plan, dir) = (plan.clone(), dir.to_path_buf());
+    let (plan_of_shard, dir_of_shard) = (plan.clone(), dir.to_path_buf());
+    on_one_shard(move |rt| async move {
+        let (engine, logs, _) = start(&rt, &plan_of_shard, count, dir_of_shard).await?;
+        drop(logs);
+        close(&rt, &engine).await
+    })?;
+    let (plan, dir_of_shard) = (plan.clone(), dir.to_path_buf());
+    let turn = loaded(plan, count, dir_of_shard)?;
+    fs::remove_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    Ok(turn)
+}
+
+fn loaded(plan: Plan, count: u32, dir: PathBuf) -> Result<Turn, String> {
     on_one_shard(move |rt| async move {
         let began = rt.now();
         let (engine, logs, _) = start(&rt, &plan, count, dir).await?;
