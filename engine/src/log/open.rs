@@ -122,7 +122,9 @@ async fn at_rest(rt: &Rt, id: LogId, dir: &Path, left: &Left<'_>) -> Option<Rc<L
     if !left.closed {
         // What cannot be listed is for the recovery to complain about.
         let listed = rt.list_dir(dir).await.ok()?;
-        if has_leftovers(&listed) || !rest::is_as_described(known, &segments_in(&listed)) {
+        let files = segments_in(&listed);
+        let has_to_go = has_leftovers(&listed) || first_needed(&files, known.log_start) > 0;
+        if has_to_go || !rest::is_as_described(known, &files) {
             return None;
         }
     }
@@ -490,6 +492,8 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         used: true,
         fault: None,
         reported: false,
+        renames_begun: 0,
+        renames_synced: 0,
     }
 }
 

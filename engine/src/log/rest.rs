@@ -134,6 +134,8 @@ impl LogInner {
             used: false,
             fault: None,
             reported: false,
+            renames_begun: 0,
+            renames_synced: 0,
         };
         let Identity { id, name, dir } = identity;
         Rc::new(LogInner {

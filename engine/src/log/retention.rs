@@ -169,11 +169,14 @@ impl LogInner {
                 .windows(2)
                 .take_while(|pair| pair[0].base < sealed_before && pair[1].base <= log_start)
                 .count();
-            if count == 0 {
+            // Who was stopped before the sync, or saw it fail, has nothing left to rename.
+            if count == 0 && !state.has_unsynced_renames() {
                 return Ok(());
             }
-            state.cursors.clear(&self.shared);
-            removal.left.extend(state.segments.drain(..count));
+            if count > 0 {
+                state.cursors.clear(&self.shared);
+                removal.left.extend(state.segments.drain(..count));
+            }
         }
         let count = removal.left.len();
         while let Some(base) = removal.left.front().map(|segment| segment.base) {
@@ -187,7 +190,12 @@ impl LogInner {
             removal.left.pop_front();
         }
         self.shared.deletion_added.notify_all();
+        let begun = self.state.borrow().renames_begun;
         durable::sync_dir(&self.shared.rt, &self.dir).await?;
+        {
+            let mut state = self.state.borrow_mut();
+            state.renames_synced = state.renames_synced.max(begun);
+        }
         tracing::info!(log = %self.name, segments = count, log_start = %self.state.borrow().marks.log_start, "deleted segments");
         self.shared
             .count(|stats| stats.segments_deleted += count as u64);
@@ -200,6 +208,7 @@ impl LogInner {
         let delay_ms = self.state.borrow().config.file_delete_delay_ms;
         let due = rt.now().plus(Duration::from_millis(delay_ms));
         self.shared.forget_segment(self.segment_key(base));
+        self.state.borrow_mut().renames_begun += 1;
         // The index first: a crash must not leave one that nobody removes.
         for path in [index_path(&self.dir, base), segment_path(&self.dir, base)] {
             if !rt.exists(&path).await {

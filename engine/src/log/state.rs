@@ -63,6 +63,9 @@ pub struct State {
     pub fault: Option<Fault>,
     /// Listed in the shard's progress and not collected yet.
     pub reported: bool,
+    /// Segments below the log start whose renaming has begun, and how many of these a sync of the directory has made durable.
+    pub renames_begun: u64,
+    pub renames_synced: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,12 +190,18 @@ impl State {
             .then_some(next.base)
     }
 
-    /// Whether a deletion has moved the log start and not come to the segments below it, or was stopped there.
+    /// Whether a deletion has moved the log start and not come to the segments below it, or was stopped there, be it before the last sync.
     pub fn has_segments_below_start(&self) -> bool {
         let second = self.segments.get(1);
-        second.is_some_and(|second| {
-            second.base <= self.marks.log_start && second.base <= self.write.segment_base
-        })
+        self.has_unsynced_renames()
+            || second.is_some_and(|second| {
+                second.base <= self.marks.log_start && second.base <= self.write.segment_base
+            })
+    }
+
+    /// A power failure may bring segments back that are out of the log.
+    pub fn has_unsynced_renames(&self) -> bool {
+        self.renames_synced < self.renames_begun
     }
 
     /// Bytes of a segment that are in its file.

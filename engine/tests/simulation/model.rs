@@ -97,8 +97,6 @@ pub struct LogModel {
     pub deleting: bool,
     /// Went offline in this life.
     pub faulted: bool,
-    /// Retention was at work in this life, and may have been interrupted.
-    pub retained: bool,
     pub producers: Vec<Producer>,
 }
 
@@ -121,7 +119,6 @@ impl LogModel {
             seen: None,
             deleting: false,
             faulted: false,
-            retained: false,
             producers: vec![Producer::default(); producers],
         }
     }
@@ -178,7 +175,6 @@ impl LogModel {
             }
         }
         if self.retains() {
-            self.retained = true;
             self.log_start_max = self.log_start_max.max(marks.high_watermark.get());
         }
         assert!(
@@ -462,7 +458,6 @@ impl LogModel {
         self.cuts = 0;
         self.cutting = false;
         self.faulted = false;
-        self.retained = false;
         self.log_start_min = log_start;
         self.log_start_max = log_start;
         self.promised_end = log_end;

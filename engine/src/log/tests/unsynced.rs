@@ -245,3 +245,81 @@ fn an_identity_whose_sync_failed_is_written_again_by_the_next_run() {
         });
     }
 }
+
+fn failing_names() -> Faults {
+    Faults {
+        name_error: 1.0,
+        ..Faults::default()
+    }
+}
+
+/// Its segments have other names, and nobody has made that durable: a power failure would bring them back.
+#[test]
+fn an_orderly_end_makes_a_deletion_durable_whose_last_sync_failed() {
+    for seed in 0..20 {
+        let ((disk, base), _) = sim::run(seed, Disk::default(), |rt| async move {
+            let (rig, sim) = in_root(&rt).await;
+            let mut config = config();
+            config.segment_bytes = 4000;
+            let (engine, log) = rig.start(config).await;
+            for n in 0..20 {
+                log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+            }
+            counted(&engine, &log, Offset::new(20)).await;
+            sealed(&rig, &engine, 2).await;
+            let second = rig.names(".log").await[1].clone();
+            let base = second.trim_end_matches(".log").parse();
+            let base = Offset::new(base.expect("a base offset"));
+            log.set_high_watermark(base);
+            sim.set_faults(failing_names());
+            let deleted = log.delete_to(base).await;
+            deleted.expect_err("the files cannot be renamed");
+            sim.set_faults(failing_syncs());
+            let deleted = log.delete_to(base).await;
+            deleted.expect_err("their directory cannot be synced");
+            sim.set_faults(Faults::default());
+            engine.close().await.expect("close");
+            (sim.crash(), base)
+        });
+        sim::run(seed, disk, move |rt| async move {
+            let (rig, _) = in_root(&rt).await;
+            let first = rig.names(".log").await[0].clone();
+            assert_eq!(first, format!("{base:020}.log"), "seed {seed}");
+        });
+    }
+}
+
+/// The power failed between the record of the log start and the first rename, and the next run has no use for the log.
+#[test]
+fn segments_below_the_log_start_go_though_the_log_rests() {
+    for seed in 0..5 {
+        let (disk, _) = sim::run(seed, Disk::default(), |rt| async move {
+            let (rig, sim) = in_root(&rt).await;
+            let (engine, log) = rig.start(config()).await;
+            append_and_write(&log, 8).await;
+            let end = Offset::new(8);
+            counted(&engine, &log, end).await;
+            log.set_high_watermark(end);
+            log.0.state.borrow_mut().roll(end, rt.wall_clock());
+            log.0.start_writer();
+            sealed(&rig, &engine, 1).await;
+            sim.set_faults(failing_names());
+            let deleted = log.delete_to(end).await;
+            deleted.expect_err("the files cannot be renamed");
+            sim.crash()
+        });
+        sim::run(seed, disk, move |rt| async move {
+            let (rig, _) = in_root(&rt).await;
+            let engine = Engine::open(rt.clone(), rig.engine.clone()).await;
+            let engine = engine.expect("open");
+            let (id, name) = identity(0);
+            let log = engine.open_log_when_used(id, name, config()).await;
+            assert_eq!(log.expect("open log").marks().log_start, Offset::new(8));
+            engine.sync_recovered().await.expect("sync");
+            engine.start_journal().await.expect("start journal");
+            engine.close().await.expect("close");
+            let left = rig.names(".log").await;
+            assert_eq!(left, [format!("{:020}.log", 8)], "seed {seed}");
+        });
+    }
+}
