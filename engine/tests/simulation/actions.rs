@@ -454,6 +454,8 @@ impl Hands {
             };
         }
         say!("{} configure {:?}", log.name(), config.durability);
+        // What retention has done so far it did by the old limits.
+        world.models[at].observe(log);
         log.configure(config.clone());
         world.models[at].configured(config);
         world.models[at].observe(log);

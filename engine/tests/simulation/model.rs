@@ -271,6 +271,13 @@ impl LogModel {
         }
     }
 
+    /// As it is if a cut that failed was not made, and where it ends if it was. One at rest that could not be woken for a cut still has all.
+    pub fn uncut(&self) -> (LogModel, i64) {
+        let mut uncut = self.clone();
+        uncut.batches.append(&mut uncut.undecided);
+        (uncut, self.end())
+    }
+
     /// `delete_to` has returned: this log start is durable.
     pub fn deleted_to(&mut self, log_start: i64) {
         self.log_start_min = self.log_start_min.max(log_start);
