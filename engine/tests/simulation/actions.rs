@@ -16,7 +16,7 @@ use forebay_engine::{
 
 use crate::{
     model::{Held, LogModel, Producer, Sent},
-    plan::{self, LOGS, Life, PRODUCERS, Trouble},
+    plan::{self, Bent, LOGS, Life, PRODUCERS, Trouble},
     testing::Rng,
 };
 
@@ -30,6 +30,7 @@ pub struct World {
     /// `None` while the log is being deleted, and when it could not be opened.
     pub handles: Vec<Option<Log>>,
     pub life: Life,
+    pub bent: Bent,
     pub epoch: i32,
     /// Makes every record unlike any other.
     pub salt: u64,
@@ -39,12 +40,14 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
-        let life = plan::lives(&mut rng).remove(0);
+        let bent = Bent::of(seed);
+        let life = plan::lives(&mut rng, bent).remove(0);
         let mut world = World {
             rng,
             models: Vec::new(),
             handles: vec![None; LOGS],
             life,
+            bent,
             epoch: 0,
             salt: 0,
             topics: 0,
@@ -132,7 +135,9 @@ impl Hands {
         let Some(log) = self.world.borrow().handles[at].clone() else {
             return self.rt.yield_now().await;
         };
+        let short_lives = self.world.borrow().bent == Bent::ShortLives;
         match dice {
+            560..700 if short_lives => self.configure(at, &log),
             0..560 => self.append(at, &log),
             560..640 => self.append_again(at, &log),
             640..700 => self.wait(at, &log).await,
@@ -521,9 +526,15 @@ fn new_batch(
     producer: Option<(usize, (i16, i32))>,
 ) -> BytesMut {
     let rng = &mut world.rng;
-    let count = 1 + rng.below(4);
+    let short_lives = world.bent == Bent::ShortLives;
+    let count = match short_lives {
+        // Then batches of one life begin where those of another did.
+        true => 1,
+        false => 1 + rng.below(4),
+    };
     let segment_bytes = world.models[at].config.segment_bytes as usize;
     let bytes = match rng.below(100) {
+        _ if short_lives => rng.below(200),
         0..80 => rng.below(300),
         80..94 => rng.below(4000),
         94..99 => rng.below(20_000.min(segment_bytes)),

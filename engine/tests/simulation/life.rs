@@ -15,7 +15,7 @@ use crate::{
     actions::{Hands, World},
     audit,
     model::{Held, Trust},
-    plan::{self, DATA_DIR, End, LOGS, Trouble},
+    plan::{self, Bent, DATA_DIR, End, LOGS, Trouble},
     testing::Rng,
 };
 
@@ -43,13 +43,14 @@ struct Ended {
 pub fn run_seed(seed: u64) -> Run {
     let world = Rc::new(RefCell::new(World::new(seed)));
     let mut rng = Rng::new(seed ^ 0x5eed);
-    let lives = plan::lives(&mut rng);
+    let bent = Bent::of(seed);
+    let lives = plan::lives(&mut rng, bent);
     let mut run = Run::default();
     let mut disk = Disk::default();
     let mut damage = None;
     for life in lives {
         let life_seed = rng.next();
-        let engine = plan::engine_config(&mut rng);
+        let engine = plan::engine_config(&mut rng, bent);
         if life.trouble == Trouble::Full {
             let room = rng.below(300_000) as u64;
             let used = disk.used_bytes();
@@ -387,7 +388,8 @@ fn verify(world: &Rc<RefCell<World>>, disk: Disk, damage: Option<&[Damage]>) {
         }
     });
     let world = world.clone();
-    let config = plan::engine_config(&mut world.borrow_mut().rng);
+    let bent = world.borrow().bent;
+    let config = plan::engine_config(&mut world.borrow_mut().rng, bent);
     world.borrow_mut().life.trouble = match lied {
         true => Trouble::Lies,
         false => Trouble::Nothing,
