@@ -74,7 +74,7 @@ pub struct Plan {
     /// Rounds; the phases take turns within each, and the first one moves on
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Ends within 30 seconds: two rounds of two seconds and a small backlog
+    /// Ends within 30 seconds: two rounds of one second and a small backlog
     #[arg(long)]
     quick: bool,
     /// Directory on the disk to measure; a folder of our own is made in it and removed

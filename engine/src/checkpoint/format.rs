@@ -259,7 +259,9 @@ pub fn decode_record(records: &mut &[u8]) -> Option<LogCheckpoint> {
         epochs: Epochs::restore(&record.epochs)?,
         producers: Producers::restore(&record.producers)?,
     };
+    let newest_epoch = checkpoint.epochs.iter().next_back();
     let ordered = checkpoint.recovery_segment_base <= checkpoint.recovery_offset
+        && newest_epoch.is_none_or(|(_, start)| start <= checkpoint.recovery_offset)
         && checkpoint.log_start <= checkpoint.recovery_offset
         && checkpoint.recovery_position <= SEGMENT_BYTES_MAX;
     ordered.then_some(checkpoint)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    format::{encode_part, encode_record, fuzz_part, part_len},
+    format::{decode_record, encode_part, encode_record, fuzz_part, part_len},
     *,
 };
 use crate::{
@@ -103,6 +103,22 @@ async fn load_all(rt: &Rt, dir: &Path) -> Checkpoints {
     let mut all = Checkpoints::open(rt, dir).await.expect("opens");
     all.load_all(rt).await.expect("read");
     all
+}
+
+/// Found by fuzzing: recovery, which adds the epochs of what it walks behind the recovery point, stopped at an assert.
+#[test]
+fn a_record_of_what_comes_after_it_contradicts_itself() {
+    let check = |last_epoch_start: i64, is_taken: bool| {
+        let mut record = record(0, 100);
+        record
+            .epochs
+            .append(LeaderEpoch(5), Offset::new(last_epoch_start));
+        let mut bytes = Vec::new();
+        encode_record(&mut bytes, &record);
+        assert_eq!(decode_record(&mut bytes.as_slice()).is_some(), is_taken);
+    };
+    check(100, true);
+    check(101, false);
 }
 
 fn found(all: &Checkpoints, partition: i32) -> &LogCheckpoint {

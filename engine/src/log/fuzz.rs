@@ -83,19 +83,6 @@ pub fn pack<'a>(choice: u8, files: impl Iterator<Item = (&'a str, &'a [u8])>) ->
     packed
 }
 
-/// The files in an input, with how they begin.
-pub fn describe(data: &[u8]) -> String {
-    let Some((&choice, files)) = data.split_first() else {
-        return "nothing".to_owned();
-    };
-    let mut lines = format!("choice {choice}");
-    for (name, content) in unpack(files, choice & 1 != 0) {
-        let head = &content[..content.len().min(96)];
-        lines += &format!("\n{name}: {} bytes, {head:02x?}", content.len());
-    }
-    lines
-}
-
 fn unpack(mut packed: &[u8], repair: bool) -> Vec<(&'static str, Vec<u8>)> {
     let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
     while let Some((&[at, low, middle, high], rest)) = packed.split_first_chunk() {

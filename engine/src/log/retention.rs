@@ -173,10 +173,8 @@ impl LogInner {
             if count == 0 && !state.has_unsynced_renames() {
                 return Ok(());
             }
-            if count > 0 {
-                state.cursors.clear(&self.shared);
-                removal.left.extend(state.segments.drain(..count));
-            }
+            state.cursors.clear(&self.shared);
+            removal.left.extend(state.segments.drain(..count));
         }
         let count = removal.left.len();
         while let Some(base) = removal.left.front().map(|segment| segment.base) {
@@ -195,6 +193,9 @@ impl LogInner {
         {
             let mut state = self.state.borrow_mut();
             state.renames_synced = state.renames_synced.max(begun);
+        }
+        if count == 0 {
+            return Ok(());
         }
         tracing::info!(log = %self.name, segments = count, log_start = %self.state.borrow().marks.log_start, "deleted segments");
         self.shared

@@ -2,7 +2,7 @@
 //!
 //! Everything is small, so that segments roll, the ring wraps, caches overflow and checkpoints come within a short run.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use forebay_engine::{
     Durability, EngineConfig, LogConfig, ShardId, SpaceConfig, TimestampType, batch::BatchRules,
@@ -137,33 +137,32 @@ fn life(rng: &mut Rng) -> Life {
 }
 
 fn life_of_syncs(rng: &mut Rng) -> Life {
+    let life = brief(rng, End::Close, 40_000..240_000);
     Life {
         trouble: Trouble::Errors,
-        end: if rng.chance(20) {
-            End::Close
-        } else {
-            End::PowerFailure
-        },
-        duration: Duration::from_micros(40_000 + rng.below(200_000) as u64),
-        actors: 1 + rng.below(3),
         steps: 50 + rng.below(150),
-        faults_opening: Faults::default(),
         faults: Faults {
             sync_error: [0.005, 0.02, 0.05][rng.below(3)],
             ..Faults::default()
         },
+        ..life
     }
 }
 
 fn short_life(rng: &mut Rng) -> Life {
+    brief(rng, End::Kill, 10_000..50_000)
+}
+
+/// Ends with a power failure, or now and then otherwise.
+fn brief(rng: &mut Rng, otherwise: End, micros: Range<usize>) -> Life {
     Life {
         trouble: Trouble::Nothing,
         end: if rng.chance(20) {
-            End::Kill
+            otherwise
         } else {
             End::PowerFailure
         },
-        duration: Duration::from_micros(10_000 + rng.below(40_000) as u64),
+        duration: Duration::from_micros((micros.start + rng.below(micros.len())) as u64),
         actors: 1 + rng.below(3),
         steps: 200,
         faults_opening: Faults::default(),

@@ -131,24 +131,20 @@ impl Shard {
 
     /// A log went offline, or is online again, or just moved.
     pub(super) fn note_readable(self: &Rc<Self>, partition: &Partition) {
-        let id = partition.log.id();
-        let changed = match partition.log.is_readable() {
-            true => self.unreadable.borrow_mut().remove(&id),
-            false => self.unreadable.borrow_mut().insert(id),
-        };
-        if changed {
-            self.tell_offline();
+        let (id, is_unreadable) = (partition.log.id(), !partition.log.is_readable());
+        // With nothing in the set, as ever but after a fault, this does not even hash.
+        if self.unreadable.borrow().contains(&id) == is_unreadable {
+            return;
         }
+        match is_unreadable {
+            true => self.unreadable.borrow_mut().insert(id),
+            false => self.unreadable.borrow_mut().remove(&id),
+        };
+        self.tell_offline();
     }
 
     /// Metadata, which any shard may be asked for, names no leader for a partition that nobody can serve.
     fn tell_offline(self: &Rc<Self>) {
-        if self.offline.borrow().is_empty()
-            && self.unreadable.borrow().is_empty()
-            && self.offline_told.borrow().is_empty()
-        {
-            return;
-        }
         let offline = &*self.offline.borrow() | &*self.unreadable.borrow();
         if **self.offline_told.borrow() == offline {
             return;

@@ -31,8 +31,8 @@ use crate::{
     types::{LeaderEpoch, LogName, Offset},
 };
 use table::{
-    Decision, InCheckpoint, InJournal, InSegment, IndexFrom, Left, Point, SideFile, Start, decide,
-    index_from, start,
+    Decision, InCheckpoint, InJournal, InSegment, IndexFrom, Point, Remains, SideFile, Start,
+    decide, index_from, start,
 };
 
 /// Where the recovery point is on disk.
@@ -154,12 +154,12 @@ impl Recovery<'_> {
     /// `files` are the segments on disk with their lengths, in order. `None` if there is nothing: the log is to be created.
     pub async fn run(&self, files: &[(Offset, u64)]) -> Result<Option<Recovered>, Fault> {
         let (point, place) = find_point(self.checkpoint, files);
-        let left = match (files.is_empty(), self.entries.is_empty()) {
-            (false, _) => Left::Segments,
-            (true, false) => Left::OnlyJournal,
-            (true, true) => Left::Nothing,
+        let remains = match (files.is_empty(), self.entries.is_empty()) {
+            (false, _) => Remains::Segments,
+            (true, false) => Remains::OnlyJournal,
+            (true, true) => Remains::Nothing,
         };
-        let start = start(point, left);
+        let start = start(point, remains);
         if start == Start::Create {
             return Ok(None);
         }

@@ -67,7 +67,7 @@ pub enum Start {
 
 /// What there is beside the checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
+pub enum Remains {
     Nothing,
     /// Records in the journal, and no file they could have been for: that was durable before the first of them.
     OnlyJournal,
@@ -75,12 +75,12 @@ pub enum Left {
 }
 
 /// Where does the walk begin?
-pub fn start(point: Point, left: Left) -> Start {
-    match (point, left) {
-        (Point::Unknown, Left::Nothing) => Start::Create,
-        (Point::Unknown, Left::Segments) => Start::WalkAll,
-        (Point::InFile | Point::AtNextFile, Left::Segments) => Start::WalkFromPoint,
-        (Point::Unknown, Left::OnlyJournal) | (Point::Lost, _) => Start::WalkAndBridge,
+pub fn start(point: Point, remains: Remains) -> Start {
+    match (point, remains) {
+        (Point::Unknown, Remains::Nothing) => Start::Create,
+        (Point::Unknown, Remains::Segments) => Start::WalkAll,
+        (Point::InFile | Point::AtNextFile, Remains::Segments) => Start::WalkFromPoint,
+        (Point::Unknown, Remains::OnlyJournal) | (Point::Lost, _) => Start::WalkAndBridge,
         (Point::InFile | Point::AtNextFile, _) => panic!("the file is one of the segments"),
     }
 }

@@ -101,14 +101,3 @@ fn mutate(files: &mut Files, rng: &mut Rng) {
         }
     }
 }
-
-/// An input that `tests/fuzz/run recovery` has found: FOREBAY_FOUND=PATH cargo test -p forebay-engine replay_what_a_fuzzer_found
-#[test]
-#[allow(clippy::disallowed_methods)]
-fn replay_what_a_fuzzer_found() {
-    if let Some(path) = std::env::var_os("FOREBAY_FOUND") {
-        let data = std::fs::read(path).expect("read what was found");
-        println!("{}", crate::log::fuzz::describe(&data));
-        fuzz_recovery(&data);
-    }
-}

@@ -513,17 +513,17 @@ fn the_tables() {
     ] {
         assert_eq!(decide(segment, journal), expected);
     }
-    for (point, left, expected) in [
-        (Point::Unknown, Left::Nothing, Start::Create),
-        (Point::Unknown, Left::OnlyJournal, Start::WalkAndBridge),
-        (Point::Unknown, Left::Segments, Start::WalkAll),
-        (Point::InFile, Left::Segments, Start::WalkFromPoint),
-        (Point::AtNextFile, Left::Segments, Start::WalkFromPoint),
-        (Point::Lost, Left::Segments, Start::WalkAndBridge),
-        (Point::Lost, Left::OnlyJournal, Start::WalkAndBridge),
-        (Point::Lost, Left::Nothing, Start::WalkAndBridge),
+    for (point, remains, expected) in [
+        (Point::Unknown, Remains::Nothing, Start::Create),
+        (Point::Unknown, Remains::OnlyJournal, Start::WalkAndBridge),
+        (Point::Unknown, Remains::Segments, Start::WalkAll),
+        (Point::InFile, Remains::Segments, Start::WalkFromPoint),
+        (Point::AtNextFile, Remains::Segments, Start::WalkFromPoint),
+        (Point::Lost, Remains::Segments, Start::WalkAndBridge),
+        (Point::Lost, Remains::OnlyJournal, Start::WalkAndBridge),
+        (Point::Lost, Remains::Nothing, Start::WalkAndBridge),
     ] {
-        assert_eq!(start(point, left), expected);
+        assert_eq!(start(point, remains), expected);
     }
     for (in_checkpoint, side_file, expected) in [
         (
