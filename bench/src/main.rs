@@ -2,7 +2,10 @@
 
 mod environment;
 mod kafka;
+mod latency;
+mod limits;
 mod network;
+mod noise;
 mod result;
 mod storage;
 

@@ -9,6 +9,8 @@ use forebay_engine::{
     rt::{Rt, uring},
 };
 
+use crate::limits::{SECONDS_MAX, within};
+
 #[derive(Clone, Debug, Args)]
 pub struct Plan {
     /// Bytes of each write
@@ -19,9 +21,8 @@ pub struct Plan {
 }
 
 pub fn run(plan: &Plan) -> Result<(), String> {
-    if !(1..=64 << 20).contains(&plan.size_bytes) || plan.seconds == 0 {
-        return Err("--size-bytes must be 1 to 67108864, --seconds at least 1".to_string());
-    }
+    within("--size-bytes", plan.size_bytes, 1..=64 << 20)?;
+    within("--seconds", plan.seconds, 1..=SECONDS_MAX)?;
     let said = |error: std::io::Error| error.to_string();
     let mut options = uring::ShardOptions::for_this_host().map_err(said)?;
     options.shards = 2;

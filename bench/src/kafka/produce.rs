@@ -19,6 +19,13 @@ use rdkafka::{
 use serde::Serialize;
 
 use super::{Meter, Outcome, Target};
+use crate::{limits::within, noise::Noise};
+
+/// Largest message that librdkafka can be told to send.
+const RECORD_BYTES_MAX: usize = 1_000_000_000;
+
+/// A petabyte.
+const MEGABYTES_MAX: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct Plan {
@@ -76,9 +83,8 @@ impl ProducerContext for Deliveries {
 }
 
 pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    if plan.record_bytes == 0 || plan.megabytes == 0 {
-        return Err("--record-bytes and --megabytes must be at least 1".to_string());
-    }
+    within("--record-bytes", plan.record_bytes, 1..=RECORD_BYTES_MAX)?;
+    within("--megabytes", plan.megabytes, 1..=MEGABYTES_MAX)?;
     let counts = Arc::new(Counts::default());
     let mut config = ClientConfig::new();
     config
@@ -101,7 +107,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, String> {
         .create_with_context(Deliveries(counts.clone()))
         .map_err(|error| error.to_string())?;
     let records = (plan.megabytes * 1_000_000 / plan.record_bytes as u64).max(1);
-    let payload = noise(plan.record_bytes + 4096);
+    let payload = Noise::new().bytes(plan.record_bytes + 4096);
     // Metadata is fetched before the clock starts: a broker that creates the topic on the way is not what is measured.
     producer
         .client()
@@ -148,17 +154,4 @@ fn send(
             Err((error, _)) => return Err(error.to_string()),
         }
     }
-}
-
-/// Bytes that no codec can shorten.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 32) as u8
-        })
-        .collect()
 }

@@ -2,43 +2,63 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use bytes::BytesMut;
 use forebay_engine::{
     Engine, Log,
-    rt::{Class, Rt, local::Notify},
+    rt::{Rt, local::Notify},
 };
 
-use super::append::{append_one, batch_of, wait_for_room};
+use super::{
+    subject::{append_one, batch_of, wait_for_room},
+    tasks::spawn_all,
+};
 
 /// Appends in flight.
 const FILLERS: usize = 8;
 
-/// Appends `bytes` in durable batches of about `batch_bytes`. `notify` is told when the log moves on.
+/// Appends `bytes` in durable batches of about `batch_bytes`. `moved` is notified when the log moves on.
 pub async fn fill(
     rt: &Rt,
     engine: &Engine,
     log: &Log,
-    notify: &Notify,
+    moved: &Notify,
     batch_bytes: usize,
     bytes: u64,
 ) -> Result<(), String> {
     let template = batch_of(batch_bytes, rt.wall_clock());
     let left = Rc::new(Cell::new(bytes / template.len() as u64));
-    let fillers: Vec<_> = (0..FILLERS)
-        .map(|_| {
-            let (of_task, log, notify) = (rt.clone(), log.clone(), notify.clone());
-            let (left, template, room) = (left.clone(), template.clone(), engine.room());
-            rt.spawn(Class::Foreground, async move {
-                while left.get() > 0 {
-                    left.set(left.get() - 1);
-                    wait_for_room(&log, &room, template.len()).await;
-                    append_one(&of_task, &log, &notify, &template).await?;
-                }
-                Ok::<_, String>(())
-            })
-        })
-        .collect();
-    for filler in fillers {
+    let filler = |_| Filler {
+        rt: rt.clone(),
+        log: log.clone(),
+        moved: moved.clone(),
+        room: engine.room(),
+        template: template.clone(),
+        left: left.clone(),
+    };
+    let fillers = (0..FILLERS).map(filler).map(Filler::run);
+    for filler in spawn_all(rt, fillers) {
         filler.await?;
     }
     Ok(())
+}
+
+/// One of those that share what is left to be appended.
+struct Filler {
+    rt: Rt,
+    log: Log,
+    moved: Notify,
+    room: Notify,
+    template: BytesMut,
+    left: Rc<Cell<u64>>,
+}
+
+impl Filler {
+    async fn run(self) -> Result<(), String> {
+        while self.left.get() > 0 {
+            self.left.set(self.left.get() - 1);
+            wait_for_room(&self.log, &self.room, self.template.len()).await;
+            append_one(&self.rt, &self.log, &self.moved, &self.template).await?;
+        }
+        Ok(())
+    }
 }

@@ -1,4 +1,4 @@
-//! What one batch costs besides bytes: allocations, entries of the io_uring rings, system calls.
+//! What an operation costs besides bytes: CPU time, allocations, entries of the io_uring rings, system calls, requests of the disk.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -100,6 +100,19 @@ impl Counters {
             syscalls,
         }
     }
+}
+
+/// User and system time of this process so far.
+#[allow(unsafe_code)]
+pub fn cpu_seconds() -> f64 {
+    // SAFETY: all-zero bytes are a valid rusage (integers only), and getrusage writes one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
 /// Reads that the disk under `path` has completed since the machine started, as the kernel counts them, of all programs together.

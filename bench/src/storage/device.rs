@@ -4,21 +4,21 @@ use std::{
     cell::Cell,
     fs, io,
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use forebay_engine::rt::{Class, Rt, buf::ALIGNMENT, file::OpenMode};
-use hdrhistogram::Histogram;
+use forebay_engine::rt::{File, Instant, OpenMode, Rt, buf::ALIGNMENT};
 
-use super::append::{Round, micros};
+use super::tasks::{join_all, spawn_all};
+use crate::{latency::Latencies, result::Round};
 
 /// Writes blocks of `size` bytes (rounded up to the alignment) one after another, `depth` in flight, each durable when it completes.
 ///
 /// The file's blocks are written once before the clock starts and then overwritten round and round: the fastest durable write a
-/// file system offers, and what a raw device would do.
+/// file system offers, and what a raw device would do. The file stays.
 pub async fn write(
     rt: &Rt,
     dir: PathBuf,
@@ -26,52 +26,112 @@ pub async fn write(
     depth: usize,
     duration: Duration,
 ) -> Result<Round, String> {
-    let block = size.next_multiple_of(ALIGNMENT);
     let path = dir.join("device");
-    let file_bytes = (256 << 20_u64).max(block as u64 * depth as u64 * 2);
-    let blocks = file_bytes / block as u64;
-    let said = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = rt.open(&path, OpenMode::Create).await.map_err(said)?;
-    for position in (0..blocks * block as u64).step_by(4 << 20) {
-        let len = (4 << 20).min(blocks * block as u64 - position);
-        let len = usize::try_from(len).expect("at most 4 MiB");
-        file.write_at(rt.alloc(len), position).await.map_err(said)?;
-    }
-    file.sync().await.map_err(said)?;
-    file.close().await.map_err(said)?;
-
-    let file = Rc::new(
-        rt.open(&path, OpenMode::ReadWriteDurable)
-            .await
-            .map_err(said)?,
-    );
-    let next = Rc::new(Cell::new(0_u64));
+    let said = |error: io::Error| format!("{}: {error}", path.display());
+    let block = size.next_multiple_of(ALIGNMENT);
+    let blocks = (256 << 20_u64).max(block as u64 * depth as u64 * 2) / block as u64;
+    fill(rt, &path, blocks * block as u64).await.map_err(said)?;
+    let file = rt.open(&path, OpenMode::ReadWriteDurable).await;
+    let file = Rc::new(file.map_err(said)?);
+    let next = Rc::new(Cell::new(0));
     let started = rt.now();
     let ends = started.plus(duration);
-    let writers: Vec<_> = (0..depth)
-        .map(|_| {
-            let (rt_of_task, file, next) = (rt.clone(), file.clone(), next.clone());
-            rt.spawn(Class::Foreground, async move {
-                let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
-                while rt_of_task.now() < ends {
-                    let index = next.replace(next.get() + 1);
-                    let buffer = rt_of_task.alloc(block);
-                    let began = rt_of_task.now();
-                    file.write_at(buffer, index % blocks * block as u64).await?;
-                    latency
-                        .record(micros(rt_of_task.now().since(began)))
-                        .expect("a resizing histogram takes any value");
-                }
-                Ok::<_, std::io::Error>(latency)
-            })
-        })
-        .collect();
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
-    for writer in writers {
-        latency += writer.await.map_err(said)?;
-    }
+    let writers = (0..depth).map(|_| {
+        let (rt, file, next) = (rt.clone(), file.clone(), next.clone());
+        overwrite(rt, file, block, blocks, next, ends)
+    });
+    let latencies = join_all(spawn_all(rt, writers)).await.map_err(said)?;
     let elapsed = rt.now().since(started);
-    Ok(Round::new(latency.len() * block as u64, elapsed, &latency))
+    let bytes = latencies.count() * block as u64;
+    Ok(Round::new(bytes, elapsed, &latencies))
+}
+
+/// One of the writers that share the `next` block to be written.
+async fn overwrite(
+    rt: Rt,
+    file: Rc<File>,
+    block: usize,
+    blocks: u64,
+    next: Rc<Cell<u64>>,
+    ends: Instant,
+) -> io::Result<Latencies> {
+    let mut latencies = Latencies::new();
+    while rt.now() < ends {
+        let index = next.replace(next.get() + 1);
+        let buffer = rt.alloc(block);
+        let began = rt.now();
+        file.write_at(buffer, index % blocks * block as u64).await?;
+        latencies.record(rt.now().since(began));
+    }
+    Ok(latencies)
+}
+
+/// A new file of `bytes`, all of them written and durable.
+async fn fill(rt: &Rt, path: &Path, bytes: u64) -> io::Result<()> {
+    const PIECE_BYTES: usize = 4 << 20;
+    let file = rt.open(path, OpenMode::Create).await?;
+    for position in (0..bytes).step_by(PIECE_BYTES) {
+        let left = usize::try_from(bytes - position).unwrap_or(usize::MAX);
+        let piece = rt.alloc(left.min(PIECE_BYTES));
+        file.write_at(piece, position).await?;
+    }
+    file.sync().await?;
+    file.close().await
+}
+
+/// A file whose blocks were written before, to be overwritten as it is asked for, and beside it one to be read.
+pub struct Pair {
+    rt: Rt,
+    blocks: File,
+    backlog: File,
+    paths: [PathBuf; 2],
+}
+
+impl Pair {
+    /// Length of each file.
+    const FILE_BYTES: u64 = 512 << 20;
+
+    pub async fn prepare(rt: &Rt, dir: &Path) -> Result<Pair, String> {
+        let paths = ["device-blocks", "device-backlog"].map(|name| dir.join(name));
+        for path in &paths {
+            let filled = fill(rt, path, Pair::FILE_BYTES).await;
+            filled.map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        let open = async |path: &Path, mode| {
+            let file = rt.open(path, mode).await;
+            file.map_err(|error| format!("{}: {error}", path.display()))
+        };
+        Ok(Pair {
+            blocks: open(&paths[0], OpenMode::ReadWriteDurable).await?,
+            backlog: open(&paths[1], OpenMode::Read).await?,
+            rt: rt.clone(),
+            paths,
+        })
+    }
+
+    /// The write with this number, in as many blocks as `len` bytes take.
+    pub async fn write(&self, number: u64, len: usize) -> Result<(), String> {
+        let len = len.next_multiple_of(ALIGNMENT);
+        let position = number % (Pair::FILE_BYTES / len as u64) * len as u64;
+        let written = self.blocks.write_at(self.rt.alloc(len), position).await;
+        written.map_err(|error| error.to_string())
+    }
+
+    /// Reads pieces of `size` bytes round and round until it is cancelled.
+    pub async fn drain(self: Rc<Self>, from: u32, size: usize, read_bytes: Rc<Cell<u64>>) {
+        let pieces = Pair::FILE_BYTES / size as u64;
+        for piece in u64::from(from).. {
+            let position = piece % pieces * size as u64;
+            let read = self.backlog.read_at(position, size).await;
+            let read = read.expect("what was written can be read");
+            read_bytes.set(read_bytes.get() + read.len() as u64);
+        }
+    }
+
+    pub fn remove(&self) -> Result<(), String> {
+        let removed = self.paths.iter().try_for_each(fs::remove_file);
+        removed.map_err(|error| error.to_string())
+    }
 }
 
 /// Files that are read whole, one after the other.
@@ -120,7 +180,7 @@ pub fn read(
     size: usize,
     depth: usize,
     duration: Duration,
-) -> io::Result<(u64, Histogram<u64>)> {
+) -> io::Result<(u64, Latencies)> {
     let pieces = files.pieces(size as u64);
     let next = AtomicUsize::new(0);
     let ends = std::time::Instant::now() + duration;
@@ -128,24 +188,22 @@ pub fn read(
         let mut memory = vec![0_u8; size + ALIGNMENT];
         let skip = memory.as_ptr().align_offset(ALIGNMENT);
         let buffer = &mut memory[skip..skip + size];
-        let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+        let mut latencies = Latencies::new();
         while std::time::Instant::now() < ends {
             let (file, position) = pieces[next.fetch_add(1, Ordering::Relaxed) % pieces.len()];
             let began = std::time::Instant::now();
             file.read_exact_at(buffer, position)?;
-            latency
-                .record(micros(began.elapsed()))
-                .expect("a resizing histogram takes any value");
+            latencies.record(began.elapsed());
         }
-        Ok::<_, io::Error>(latency)
+        Ok::<_, io::Error>(latencies)
     };
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+    let mut latencies = Latencies::new();
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..depth).map(|_| scope.spawn(read_some)).collect();
         for reader in readers {
-            latency += reader.join().expect("a reader does not panic")?;
+            latencies += reader.join().expect("a reader does not panic")?;
         }
         Ok::<_, io::Error>(())
     })?;
-    Ok((latency.len() * size as u64, latency))
+    Ok((latencies.count() * size as u64, latencies))
 }

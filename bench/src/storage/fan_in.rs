@@ -2,25 +2,23 @@
 //! that is synced by itself, as brokers without a journal do it, and against two raw loops of durable writes, each one write at a time over blocks
 //! written before: of a block, and of as much as all writers have waiting together.
 
-use std::{fs, path::PathBuf, rc::Rc, time::Duration};
+use std::{fs, io, path::Path, path::PathBuf, time::Duration};
 
 use clap::Args;
-use forebay_engine::rt::{
-    Class, Rt,
-    buf::ALIGNMENT,
-    file::{File, OpenMode},
-};
-use hdrhistogram::Histogram;
+use forebay_engine::rt::{File, Instant, OpenMode, Rt, buf::ALIGNMENT};
 use serde::Serialize;
 
 use super::{
-    append::{self, Round, micros, on_one_shard},
     device,
-    folder::{BASE_BYTES, Folder},
+    folder::{BASE_BYTES, Folder, Place, remove},
+    subject::on_one_shard,
+    tasks::{join_all, spawn_all},
+    writers::{self, Load},
 };
 use crate::{
-    environment::Environment,
-    result::{self, SCHEMA_VERSION, Spread},
+    latency::Latencies,
+    limits::{COUNT_MAX, ROUNDS_MAX, SECONDS_MAX, SMALL_BATCH_BYTES, within},
+    result::{Round, Spread},
 };
 
 #[derive(Clone, Debug, Args, Serialize)]
@@ -40,13 +38,25 @@ pub struct Plan {
     /// Ends within a minute: two rounds of two seconds
     #[arg(long)]
     quick: bool,
-    /// Directory on the disk to measure; a folder of our own is made in it and removed
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
-    /// Where to write result.json
-    #[arg(long)]
-    #[serde(skip)]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    place: Place,
+}
+
+impl Plan {
+    /// As it is run, if it can be.
+    fn checked(mut self) -> Result<Plan, String> {
+        if self.quick {
+            (self.rounds, self.seconds) = (2, 2);
+        }
+        for partitions in &self.partitions {
+            within("--partitions", *partitions, 1..=COUNT_MAX)?;
+        }
+        within("--size-bytes", self.size_bytes, SMALL_BATCH_BYTES)?;
+        within("--seconds", self.seconds, 1..=SECONDS_MAX)?;
+        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        Ok(self)
+    }
 }
 
 /// All rounds with one number of partitions.
@@ -70,132 +80,100 @@ struct Case {
 }
 
 #[derive(Debug, Serialize)]
-struct Outcome {
-    schema_version: u32,
-    command: &'static str,
-    environment: Environment,
+struct Found {
     cases: Vec<Case>,
-    plan: Plan,
 }
 
 pub fn run(plan: &Plan) -> Result<(), String> {
-    let mut plan = plan.clone();
-    if plan.quick {
-        (plan.rounds, plan.seconds) = (2, 2);
-    }
-    if plan.partitions.is_empty() || plan.partitions.contains(&0) {
-        return Err("--partitions must be at least 1".to_string());
-    }
-    if plan.rounds == 0 || plan.seconds == 0 {
-        return Err("rounds and seconds must be at least 1".to_string());
-    }
-    if !(256..=1 << 20).contains(&plan.size_bytes) {
-        return Err("--size-bytes must be between 256 and 1048576".to_string());
-    }
-    let folder = Folder::create(&plan.dir, BASE_BYTES)?;
+    let plan = plan.clone().checked()?;
+    let folder = plan.place.folder(BASE_BYTES)?;
     let mut cases = Vec::new();
     for &partitions in &plan.partitions {
-        cases.push(case(&plan, partitions, &folder)?);
+        let rounds = (0..plan.rounds).map(|number| round(&plan, partitions, number, &folder));
+        let case = case(partitions, rounds.collect::<Result<_, _>>()?);
+        print_case(&case);
+        cases.push(case);
     }
-    let outcome = Outcome {
-        schema_version: SCHEMA_VERSION,
-        command: "storage fan-in",
-        environment: Environment::capture(&plan.dir),
-        cases,
-        plan,
-    };
-    if let Some(out) = &outcome.plan.out {
-        result::write(out, &outcome).map_err(|error| format!("{}: {error}", out.display()))?;
-        println!("written: {}", out.join("result.json").display());
-    }
-    Ok(())
+    plan.place.report("storage fan-in", &plan, &Found { cases })
 }
 
-fn case(plan: &Plan, partitions: u32, folder: &Folder) -> Result<Case, String> {
-    let duration = Duration::from_secs(plan.seconds);
-    let (mut engine, mut commits) = (Vec::new(), Vec::new());
-    let (mut sync_per_file, mut raw_block, mut raw_gathered) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..plan.rounds {
-        let dir = folder.0.join(format!("{partitions}-{round}"));
-        let said = |error: std::io::Error| format!("{}: {error}", dir.display());
-        fs::create_dir_all(&dir).map_err(said)?;
-        let (of_round, dir_of_engine) = (
-            append::Plan::one_writer_each(partitions, plan.size_bytes),
-            dir.clone(),
-        );
-        let side = on_one_shard(move |rt| append::append(rt, of_round, dir_of_engine, duration))?;
-        let durable_writes = side.stats.journal_commits + side.stats.bypass_writes;
-        engine.push(side.round);
-        commits.push(durable_writes as f64 / plan.seconds as f64);
-        let (dir_of_files, size) = (dir.clone(), plan.size_bytes);
-        sync_per_file.push(on_one_shard(move |rt| async move {
-            write_files(&rt, dir_of_files, partitions, size, duration).await
-        })?);
-        let raw = |size: usize| {
-            let dir = dir.clone();
-            let write =
-                move |rt: Rt| async move { device::write(&rt, dir, size, 1, duration).await };
-            let measured = on_one_shard(write);
-            fs::remove_file(folder.0.join(format!("{partitions}-{round}/device"))).map_err(said)?;
-            measured
-        };
-        raw_block.push(raw(ALIGNMENT)?);
-        raw_gathered.push(raw(plan.size_bytes * partitions as usize)?);
-        fs::remove_dir_all(&dir).map_err(said)?;
-        print_side(partitions, round, "engine", &engine);
-        print_side(partitions, round, "sync per file", &sync_per_file);
-        print_side(partitions, round, "raw block", &raw_block);
-        print_side(partitions, round, "raw gathered", &raw_gathered);
-    }
-    let rate = |round: &Round| round.operations_per_second;
-    let to = |ours: &[f64], theirs: &[Round]| {
-        Spread::of(
-            ours.iter()
-                .zip(theirs)
-                .map(|(ours, theirs)| ours / rate(theirs)),
-        )
+/// What each side did in one round.
+struct Sides {
+    engine: Round,
+    engine_commits_per_second: f64,
+    sync_per_file: Round,
+    raw_block: Round,
+    raw_gathered: Round,
+}
+
+/// One after the other, in a folder of their own.
+fn round(plan: &Plan, partitions: u32, number: u32, folder: &Folder) -> Result<Sides, String> {
+    let dir = folder.make(&format!("{partitions}-{number}"))?;
+    let load = Load::one_writer_each(partitions, plan.size_bytes, plan.seconds);
+    let (duration, dir_of_engine) = (load.duration(), dir.clone());
+    let engine = on_one_shard(move |rt| writers::append(rt, load, dir_of_engine))?;
+    let durable_writes = engine.stats.journal_commits + engine.stats.bypass_writes;
+    let (dir_of_files, size) = (dir.clone(), plan.size_bytes);
+    let sync_per_file = on_one_shard(move |rt| async move {
+        write_files(&rt, dir_of_files, partitions, size, duration).await
+    })?;
+    let sides = Sides {
+        engine: engine.round,
+        engine_commits_per_second: durable_writes as f64 / plan.seconds as f64,
+        sync_per_file,
+        raw_block: write_raw(&dir, ALIGNMENT, duration)?,
+        raw_gathered: write_raw(&dir, size * partitions as usize, duration)?,
     };
-    let batches: Vec<f64> = engine.iter().map(rate).collect();
+    remove(&dir)?;
+    let print = |name: &str, round: Round| print_side(partitions, number, name, round);
+    print("engine", sides.engine);
+    print("sync per file", sides.sync_per_file);
+    print("raw block", sides.raw_block);
+    print("raw gathered", sides.raw_gathered);
+    Ok(sides)
+}
+
+/// Durable writes one at a time, into a file that is gone afterwards.
+fn write_raw(dir: &Path, size: usize, duration: Duration) -> Result<Round, String> {
+    let dir_of_shard = dir.to_path_buf();
+    let measured =
+        on_one_shard(
+            move |rt| async move { device::write(&rt, dir_of_shard, size, 1, duration).await },
+        );
+    let path = dir.join("device");
+    fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    measured
+}
+
+fn case(partitions: u32, sides: Vec<Sides>) -> Case {
+    let of = |side: fn(&Sides) -> Round| -> Vec<Round> { sides.iter().map(side).collect() };
+    let (engine, sync_per_file) = (of(|it| it.engine), of(|it| it.sync_per_file));
+    let (raw_block, raw_gathered) = (of(|it| it.raw_block), of(|it| it.raw_gathered));
+    let commits: Vec<f64> = sides
+        .iter()
+        .map(|it| it.engine_commits_per_second)
+        .collect();
+    let batches = rates(&engine);
     let of_a_writer: Vec<f64> = batches
         .iter()
         .map(|all| all / f64::from(partitions))
         .collect();
-    let case = Case {
+    Case {
         partitions,
-        engine_commits_per_second: Spread::of(commits.iter().copied()),
-        gain: to(&batches, &sync_per_file),
-        commits_to_raw: to(&commits, &raw_block),
-        batches_to_raw: to(&of_a_writer, &raw_gathered),
+        gain: Spread::of_ratios(&batches, &rates(&sync_per_file)),
+        commits_to_raw: Spread::of_ratios(&commits, &rates(&raw_block)),
+        batches_to_raw: Spread::of_ratios(&of_a_writer, &rates(&raw_gathered)),
+        engine_commits_per_second: Spread::of(commits),
         engine,
         sync_per_file,
         raw_block,
         raw_gathered,
-    };
-    print_case(&case);
-    Ok(case)
+    }
 }
 
-fn print_case(case: &Case) {
-    let said = |spread: Spread, digits: usize| {
-        let Spread { median, min, max } = spread;
-        format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
-    };
-    let rates = |rounds: &[Round]| Spread::of(rounds.iter().map(|r| r.operations_per_second));
-    println!(
-        "{} partitions: {} batches/s in {} commits/s, sync per file {}, gain {}",
-        case.partitions,
-        said(rates(&case.engine), 0),
-        said(case.engine_commits_per_second, 0),
-        said(rates(&case.sync_per_file), 0),
-        said(case.gain, 1),
-    );
-    println!(
-        "  raw blocks {} a second, commits to them {}; raw gathered {} a second, batches to them {}",
-        said(rates(&case.raw_block), 0),
-        said(case.commits_to_raw, 2),
-        said(rates(&case.raw_gathered), 0),
-        said(case.batches_to_raw, 2),
-    );
+fn rates(rounds: &[Round]) -> Vec<f64> {
+    let rate = |round: &Round| round.operations_per_second;
+    rounds.iter().map(rate).collect()
 }
 
 /// A file per partition, and a writer each: writes the blocks of a batch behind the last one, and syncs the file.
@@ -215,50 +193,78 @@ async fn write_files(
     let block = size.next_multiple_of(ALIGNMENT);
     let started = rt.now();
     let ends = started.plus(duration);
-    let writers: Vec<_> = opened
-        .into_iter()
-        .map(|file| {
-            let of_task = rt.clone();
-            let write = async move { write_file(&of_task, Rc::new(file), block, ends).await };
-            rt.spawn(Class::Foreground, write)
-        })
-        .collect();
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
-    for writer in writers {
-        latency += writer.await.map_err(|error| error.to_string())?;
-    }
+    let write = |file| write_file(rt.clone(), file, block, ends);
+    let writers = spawn_all(rt, opened.into_iter().map(write));
+    let latencies = join_all(writers).await.map_err(|error| error.to_string())?;
     let elapsed = rt.now().since(started);
-    Ok(Round::new(latency.len() * size as u64, elapsed, &latency))
+    let bytes = latencies.count() * size as u64;
+    Ok(Round::new(bytes, elapsed, &latencies))
 }
 
-async fn write_file(
-    rt: &Rt,
-    file: Rc<File>,
-    block: usize,
-    ends: forebay_engine::rt::Instant,
-) -> std::io::Result<Histogram<u64>> {
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
+async fn write_file(rt: Rt, file: File, block: usize, ends: Instant) -> io::Result<Latencies> {
+    let mut latencies = Latencies::new();
     let mut position = 0;
     while rt.now() < ends {
         let began = rt.now();
         file.write_at(rt.alloc(block), position).await?;
         file.sync().await?;
         position += block as u64;
-        latency
-            .record(micros(rt.now().since(began)))
-            .expect("a resizing histogram takes any value");
+        latencies.record(rt.now().since(began));
     }
-    Ok(latency)
+    Ok(latencies)
 }
 
-fn print_side(partitions: u32, round: u32, name: &str, rounds: &[Round]) {
-    if let Some(last) = rounds.last() {
-        println!(
-            "{partitions:>6} partitions  round {} {name:<14} {:>9.0} batches/s  p50 {:>7} us  p99 {:>7} us",
-            round + 1,
-            last.operations_per_second,
-            last.latency.p50_us,
-            last.latency.p99_us,
-        );
+fn print_side(partitions: u32, number: u32, name: &str, round: Round) {
+    println!(
+        "{partitions:>6} partitions  round {} {name:<14} {:>9.0} batches/s  p50 {:>7} us  p99 {:>7} us",
+        number + 1,
+        round.operations_per_second,
+        round.latency.p50_us,
+        round.latency.p99_us,
+    );
+}
+
+fn print_case(case: &Case) {
+    let rates = |rounds: &[Round]| Spread::of(rates(rounds));
+    println!(
+        "{} partitions: {:.0} batches/s in {:.0} commits/s, sync per file {:.0}, gain {:.1}",
+        case.partitions,
+        rates(&case.engine),
+        case.engine_commits_per_second,
+        rates(&case.sync_per_file),
+        case.gain,
+    );
+    println!(
+        "  raw blocks {:.0} a second, commits to them {:.2}; raw gathered {:.0} a second, batches to them {:.2}",
+        rates(&case.raw_block),
+        case.commits_to_raw,
+        rates(&case.raw_gathered),
+        case.batches_to_raw,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gathered_write_counts_as_a_batch_of_every_writer() {
+        let at = |operations_per_second| Round {
+            operations: 1,
+            bytes_per_second: 1.0,
+            operations_per_second,
+            latency: Latencies::new().percentiles(),
+        };
+        let sides = Sides {
+            engine: at(1_000.0),
+            engine_commits_per_second: 20.0,
+            sync_per_file: at(250.0),
+            raw_block: at(40.0),
+            raw_gathered: at(25.0),
+        };
+        let case = case(100, vec![sides]);
+        assert_eq!(case.gain.median, 4.0);
+        assert_eq!(case.commits_to_raw.median, 0.5);
+        assert_eq!(case.batches_to_raw.median, 0.4);
     }
 }

@@ -1,11 +1,15 @@
-//! Where a run keeps its files, and whether there is room for them.
+//! Where a run keeps its files, whether there is room for them, and where its result goes.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use super::append::on_one_shard;
+use clap::Args;
+use serde::Serialize;
+
+use super::subject::on_one_shard;
+use crate::result::Report;
 
 /// The engine's journals, and files of the raw device.
 pub const BASE_BYTES: u64 = 1 << 30;
@@ -13,32 +17,70 @@ pub const BASE_BYTES: u64 = 1 << 30;
 /// Of this the engine refuses appends (`SpaceConfig::reserve_bytes`), so a run must not come near it.
 const RESERVE_BYTES: u64 = 1 << 30;
 
+/// What every measurement of a disk asks for.
+#[derive(Clone, Debug, Args, Serialize)]
+pub struct Place {
+    /// Directory on the disk to measure; a folder of our own is made in it and removed
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Where to write result.json
+    #[arg(long)]
+    #[serde(skip)]
+    out: Option<PathBuf>,
+}
+
+impl Place {
+    /// A folder for what the run writes, for which there must be room. A place for the result is made first: a run whose result
+    /// could not be written is not begun.
+    pub fn folder(&self, planned_bytes: u64) -> Result<Folder, String> {
+        if let Some(out) = &self.out {
+            fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
+        }
+        Folder::create(&self.dir, planned_bytes)
+    }
+
+    /// Writes `result.json` if that was asked for.
+    pub fn report(
+        &self,
+        command: &'static str,
+        plan: &impl Serialize,
+        found: &impl Serialize,
+    ) -> Result<(), String> {
+        let Some(out) = &self.out else {
+            return Ok(());
+        };
+        let written = Report::new(command, &self.dir, plan, found).write(out);
+        written.map_err(|error| format!("--out {}: {error}", out.display()))?;
+        println!("written: {}", out.join("result.json").display());
+        Ok(())
+    }
+}
+
 /// A folder that is removed when the run ends, well or not.
-pub struct Folder(pub PathBuf);
+#[derive(Debug)]
+pub struct Folder(PathBuf);
 
 impl Folder {
     /// In `dir`, which must exist and have room for what the run writes.
-    pub fn create(dir: &Path, planned_bytes: u64) -> Result<Folder, String> {
+    fn create(dir: &Path, planned_bytes: u64) -> Result<Folder, String> {
         if !dir.is_dir() {
             return Err(format!("--dir {}: no such directory", dir.display()));
         }
-        let of_shard = dir.to_path_buf();
-        let space = on_one_shard(move |rt| async move {
-            let space = rt.disk_space(&of_shard).await;
-            space.map_err(|error| format!("{}: {error}", of_shard.display()))
-        })?;
-        let needed = planned_bytes.saturating_add(RESERVE_BYTES.min(space.total_bytes / 10));
-        if space.available_bytes < needed {
-            return Err(format!(
-                "--dir {}: the run needs about {} MiB free, and {} MiB are",
-                dir.display(),
-                needed >> 20,
-                space.available_bytes >> 20
-            ));
-        }
+        check_room(dir, planned_bytes)?;
         let path = dir.join(format!("forebay-bench-{}", std::process::id()));
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Folder(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// An empty folder in it.
+    pub fn make(&self, name: &str) -> Result<PathBuf, String> {
+        let dir = self.0.join(name);
+        fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        Ok(dir)
     }
 }
 
@@ -48,23 +90,58 @@ impl Drop for Folder {
     }
 }
 
+/// With all that is in it.
+pub fn remove(dir: &Path) -> Result<(), String> {
+    fs::remove_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+/// Near its reserve the engine refuses appends, so the run must not come to it.
+fn check_room(dir: &Path, planned_bytes: u64) -> Result<(), String> {
+    let of_shard = dir.to_path_buf();
+    let space = on_one_shard(move |rt| async move {
+        let space = rt.disk_space(&of_shard).await;
+        space.map_err(|error| format!("{}: {error}", of_shard.display()))
+    })?;
+    let reserve_bytes = RESERVE_BYTES.min(space.total_bytes / 10);
+    let needed = planned_bytes.saturating_add(reserve_bytes);
+    if space.available_bytes >= needed {
+        return Ok(());
+    }
+    Err(format!(
+        "--dir {}: the run needs about {} MiB free, and {} MiB are",
+        dir.display(),
+        needed >> 20,
+        space.available_bytes >> 20
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn refused(dir: &Path, planned_bytes: u64) -> String {
-        match Folder::create(dir, planned_bytes) {
-            Ok(folder) => panic!("{} was made", folder.0.display()),
-            Err(why) => why,
-        }
+        let made = Folder::create(dir, planned_bytes);
+        made.expect_err("the run cannot be done")
     }
 
     #[test]
     fn a_run_without_room_is_refused_before_it_begins() {
         let dir = std::env::temp_dir();
         assert!(refused(&dir, 1 << 60).contains("MiB free"));
+        assert!(refused(&dir, u64::MAX).contains("MiB free"));
         let missing = dir.join("forebay-bench-no-such-directory");
         assert!(refused(&missing, 0).contains("no such directory"));
         assert!(!missing.exists());
+    }
+
+    #[test]
+    fn a_folder_goes_with_all_that_is_in_it() {
+        let folder = Folder::create(&std::env::temp_dir(), 0).expect("there is room for nothing");
+        let inner = folder.make("round-0").expect("it is new");
+        fs::write(inner.join("file"), "something").expect("the folder is ours");
+        assert!(folder.make("round-0").is_err(), "it is there");
+        let path = folder.path().to_path_buf();
+        drop(folder);
+        assert!(!path.exists());
     }
 }

@@ -1,4 +1,8 @@
 //! `forebay-bench storage`: the engine on a disk.
+//!
+//! Each command has a file of its own, which says what is asked and compared: `append`, `fan_in`, `mixed`, `partitions`, `read`. What they
+//! share: the engine under test (`subject`) and the raw disk it is compared with (`device`); loads (`writers`, `backlog`) and the tasks they
+//! run in (`tasks`); what is counted besides time (`counters`); where files and results go (`folder`).
 
 mod append;
 mod backlog;
@@ -9,6 +13,9 @@ mod folder;
 mod mixed;
 mod partitions;
 mod read;
+mod subject;
+mod tasks;
+mod writers;
 
 use clap::Subcommand;
 

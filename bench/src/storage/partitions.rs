@@ -7,39 +7,43 @@
 //! cache that a kill of the process would lose.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
+    cell::Cell,
     fs,
     path::{Path, PathBuf},
     rc::Rc,
 };
 
+use bytes::BytesMut;
 use clap::Args;
 use forebay_engine::{
     Engine, EngineStats, Log,
-    rt::{Class, Instant, Rt, local::Notify},
+    rt::{Instant, Rt, local::Notify},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
-    append::{
-        DurabilityArg, Round, append_one, batch_of, engine_config, micros, on_one_shard, open_log,
-        wait_for_room, wake_writers,
+    folder::{BASE_BYTES, Folder, Place, remove},
+    subject::{
+        self, BYPASS_BYTES, DurabilityArg, Progress, append_one, batch_of, engine_config,
+        on_one_shard, wait_for_room,
     },
-    folder::{BASE_BYTES, Folder},
+    tasks::{join_all, spawn_all},
 };
 use crate::{
-    environment::Environment,
-    result::{self, SCHEMA_VERSION, Spread},
+    latency::Latencies,
+    limits::{BATCH_BYTES, COUNT_MAX, ROUNDS_MAX, mib, within},
+    result::{Round, Spread},
 };
 
 /// Logs that are opened at the same time, as the broker does.
 const OPENS_IN_FLIGHT_MAX: usize = 256;
 
+/// Memory for what waits for the disk: of many logs there is more of it.
+const TAIL_BYTES: usize = 512 << 20;
+
 /// What is appended to each log before the engine stops.
-const SMALL_BATCH_BYTES: usize = 1024;
+const FIRST_APPEND_BYTES: usize = 1024;
 
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct Plan {
@@ -66,13 +70,25 @@ pub struct Plan {
     /// Ends within a minute: two rounds of half the load
     #[arg(long)]
     quick: bool,
-    /// Directory on the disk to measure; a folder of our own is made in it and removed
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
-    /// Where to write result.json
-    #[arg(long)]
-    #[serde(skip)]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    place: Place,
+}
+
+impl Plan {
+    /// As it is run, if it can be.
+    fn checked(mut self) -> Result<Plan, String> {
+        if self.quick {
+            (self.rounds, self.load_mib) = (2, 512);
+        }
+        within("--many", self.many, 1..=COUNT_MAX)?;
+        within("--few", self.few, 1..=COUNT_MAX)?;
+        within("--writers", self.writers, 1..=COUNT_MAX)?;
+        within("--size-bytes", self.size_bytes, BATCH_BYTES)?;
+        within("--load-mib", self.load_mib, 1..=u64::MAX)?;
+        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        Ok(self)
+    }
 }
 
 /// What the process holds at one moment.
@@ -130,79 +146,57 @@ struct Turn {
 }
 
 #[derive(Debug, Serialize)]
-struct Outcome {
-    schema_version: u32,
-    command: &'static str,
-    environment: Environment,
+struct Found {
     life: Life,
     few: Vec<Turn>,
     many: Vec<Turn>,
     /// Bytes per second over many logs against few, round by round.
     many_to_few: Spread,
-    plan: Plan,
 }
 
 pub fn run(plan: &Plan) -> Result<(), String> {
-    let mut plan = plan.clone();
-    if plan.quick {
-        (plan.rounds, plan.load_mib) = (2, 512);
-    }
-    let counts = [plan.few, plan.many, plan.writers, plan.rounds];
-    if counts.contains(&0) || plan.load_mib == 0 {
-        return Err("many, few, writers, load-mib and rounds must be at least 1".to_string());
-    }
-    if !(256..=16 << 20).contains(&plan.size_bytes) {
-        return Err("--size-bytes must be between 256 and 16777216".to_string());
-    }
-    let folder = Folder::create(&plan.dir, BASE_BYTES + (plan.load_mib << 20))?;
-    let dir_of = |name: &str| -> Result<PathBuf, String> {
-        let dir = folder.0.join(name);
-        fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        Ok(dir)
-    };
-    let life = live(&plan, &dir_of("life")?)?;
+    let plan = plan.clone().checked()?;
+    let planned_bytes = BASE_BYTES.saturating_add(mib(plan.load_mib));
+    let folder = plan.place.folder(planned_bytes)?;
+    let life = live(&plan, &folder.make("life")?)?;
     print_life(&plan, &life);
     let (mut few, mut many) = (Vec::new(), Vec::new());
-    for round in 0..plan.rounds {
-        // Each turn has a folder of its own, so that none pays for what another wrote, and the first is not always the same.
-        let of = |count, name: &str| turn(&plan, count, &dir_of(&format!("{name}-{round}"))?);
-        if round % 2 == 0 {
-            few.push(of(plan.few, "few")?);
-            many.push(of(plan.many, "many")?);
-        } else {
-            many.push(of(plan.many, "many")?);
-            few.push(of(plan.few, "few")?);
-        }
-        print_turn(round, plan.few, few[round as usize]);
-        print_turn(round, plan.many, many[round as usize]);
+    for number in 0..plan.rounds {
+        let [of_few, of_many] = round(&plan, number, &folder)?;
+        print_turn(number, plan.few, of_few);
+        print_turn(number, plan.many, of_many);
+        few.push(of_few);
+        many.push(of_many);
     }
-    let ratio =
-        |(few, many): (&Turn, &Turn)| many.round.bytes_per_second / few.round.bytes_per_second;
-    let outcome = Outcome {
-        schema_version: SCHEMA_VERSION,
-        command: "storage partitions",
-        environment: Environment::capture(&plan.dir),
-        many_to_few: Spread::of(few.iter().zip(&many).map(ratio)),
+    let found = Found {
         life,
+        many_to_few: Spread::of_ratios(&speeds(&many), &speeds(&few)),
         few,
         many,
-        plan,
     };
-    let ratio = outcome.many_to_few;
     println!(
-        "{} logs against {}: {:.2} of the throughput (from {:.2} to {:.2} over {} rounds)",
-        outcome.plan.many,
-        outcome.plan.few,
-        ratio.median,
-        ratio.min,
-        ratio.max,
-        outcome.plan.rounds
+        "{} logs against {}: {:.2} of the throughput over {} rounds",
+        plan.many, plan.few, found.many_to_few, plan.rounds
     );
-    if let Some(out) = &outcome.plan.out {
-        result::write(out, &outcome).map_err(|error| format!("{}: {error}", out.display()))?;
-        println!("written: {}", out.join("result.json").display());
+    plan.place.report("storage partitions", &plan, &found)
+}
+
+/// A turn with few logs and one with many. Each has a folder of its own, so that none pays for what another wrote, and the first
+/// is not always the same.
+fn round(plan: &Plan, number: u32, folder: &Folder) -> Result<[Turn; 2], String> {
+    let few = || turn(plan, plan.few, &folder.make(&format!("few-{number}"))?);
+    let many = || turn(plan, plan.many, &folder.make(&format!("many-{number}"))?);
+    if number.is_multiple_of(2) {
+        let few = few()?;
+        return Ok([few, many()?]);
     }
-    Ok(())
+    let many = many()?;
+    Ok([few()?, many])
+}
+
+fn speeds(turns: &[Turn]) -> Vec<f64> {
+    let speed = |turn: &Turn| turn.round.bytes_per_second;
+    turns.iter().map(speed).collect()
 }
 
 fn live(plan: &Plan, dir_of_all: &Path) -> Result<Life, String> {
@@ -213,7 +207,7 @@ fn live(plan: &Plan, dir_of_all: &Path) -> Result<Life, String> {
         let began = rt.now();
         let batches = u64::from(plan_of_shard.many);
         let writers = plan_of_shard.writers;
-        append_spread(&rt, &engine, &logs, writers, SMALL_BATCH_BYTES, batches).await?;
+        append_spread(&rt, &engine, &logs, writers, FIRST_APPEND_BYTES, batches).await?;
         let first_append_seconds = seconds_since(&rt, began);
         drop(logs);
         Ok((create, first_append_seconds, close(&rt, &engine).await?))
@@ -224,7 +218,7 @@ fn live(plan: &Plan, dir_of_all: &Path) -> Result<Life, String> {
         let some: Vec<Log> = logs.into_iter().step_by(100).collect();
         let batches = some.len() as u64;
         let writers = plan_of_shard.writers;
-        append_spread(&rt, &engine, &some, writers, SMALL_BATCH_BYTES, batches).await?;
+        append_spread(&rt, &engine, &some, writers, FIRST_APPEND_BYTES, batches).await?;
         Ok(started)
     })?;
     let (plan_of_shard, dir) = of();
@@ -233,7 +227,7 @@ fn live(plan: &Plan, dir_of_all: &Path) -> Result<Life, String> {
         drop(logs);
         Ok((started, close(&rt, &engine).await?))
     })?;
-    fs::remove_dir_all(dir_of_all).map_err(|error| format!("{}: {error}", dir_of_all.display()))?;
+    remove(dir_of_all)?;
     Ok(Life {
         create,
         first_append_seconds,
@@ -254,7 +248,7 @@ fn turn(plan: &Plan, count: u32, dir: &Path) -> Result<Turn, String> {
     })?;
     let (plan, dir_of_shard) = (plan.clone(), dir.to_path_buf());
     let turn = loaded(plan, count, dir_of_shard)?;
-    fs::remove_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    remove(dir)?;
     Ok(turn)
 }
 
@@ -263,7 +257,7 @@ fn loaded(plan: Plan, count: u32, dir: PathBuf) -> Result<Turn, String> {
         let began = rt.now();
         let (engine, logs, _) = start(&rt, &plan, count, dir).await?;
         let start_seconds = seconds_since(&rt, began);
-        let batches = (plan.load_mib << 20).div_ceil(plan.size_bytes as u64);
+        let batches = mib(plan.load_mib).div_ceil(plan.size_bytes as u64);
         let before = engine.stats();
         let size = plan.size_bytes;
         let round = append_spread(&rt, &engine, &logs, plan.writers, size, batches).await?;
@@ -292,17 +286,13 @@ async fn start(
 ) -> Result<(Engine, Vec<Log>, Start), String> {
     let before = Held::now()?;
     let began = rt.now();
-    let said = |fault: forebay_engine::Fault| fault.to_string();
-    let engine = Engine::open(rt.clone(), engine_config(dir, 256 << 10, 512 << 20))
-        .await
-        .map_err(|error| error.to_string())?;
+    let engine = subject::open(rt, engine_config(dir, BYPASS_BYTES, TAIL_BYTES)).await?;
     let logs = stream::iter(0..count)
-        .map(|partition| open_log(&engine, plan.durability, partition))
+        .map(|partition| subject::open_log(&engine, plan.durability, partition))
         .buffered(OPENS_IN_FLIGHT_MAX)
         .try_collect()
         .await?;
-    engine.sync_recovered().await.map_err(said)?;
-    engine.start_journal().await.map_err(said)?;
+    subject::begin(&engine).await?;
     let seconds = seconds_since(rt, began);
     let held = Held::now()?;
     let memory_bytes = held.memory_bytes.saturating_sub(before.memory_bytes);
@@ -316,7 +306,7 @@ async fn start(
 
 async fn close(rt: &Rt, engine: &Engine) -> Result<f64, String> {
     let began = rt.now();
-    engine.close().await.map_err(|fault| fault.to_string())?;
+    subject::close(engine).await?;
     Ok(seconds_since(rt, began))
 }
 
@@ -333,50 +323,56 @@ async fn append_spread(
     size: usize,
     batches: u64,
 ) -> Result<Round, String> {
-    let moved: Rc<RefCell<HashMap<_, _>>> = Rc::new(RefCell::new(
-        logs.iter().map(|log| (log.id(), Notify::new())).collect(),
-    ));
-    let waking = wake_writers(engine.clone(), moved.clone());
-    let waker = rt.spawn(Class::Foreground, waking);
-    let template = batch_of(size, rt.wall_clock());
-    let logs: Rc<[Log]> = logs.into();
-    let next = Rc::new(Cell::new(0_u64));
+    let progress = Progress::watch(rt, engine, logs);
+    let spread = Rc::new(SpreadLoad {
+        rt: rt.clone(),
+        logs: logs
+            .iter()
+            .map(|log| (log.clone(), progress.of(log)))
+            .collect(),
+        room: engine.room(),
+        template: batch_of(size, rt.wall_clock()),
+        batches,
+        next: Cell::new(0),
+    });
     let started = rt.now();
-    let writers: Vec<_> = (0..writers)
-        .map(|_| {
-            let (rt_of_task, logs, next) = (rt.clone(), logs.clone(), next.clone());
-            let (moved, template) = (moved.clone(), template.clone());
-            let room = engine.room();
-            rt.spawn(Class::Foreground, async move {
-                let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
-                loop {
-                    let number = next.replace(next.get() + 1);
-                    if number >= batches {
-                        return Ok::<_, String>(latency);
-                    }
-                    let log = &logs[usize::try_from(number % logs.len() as u64).expect("an index")];
-                    let notify = moved.borrow()[&log.id()].clone();
-                    let began = rt_of_task.now();
-                    wait_for_room(log, &room, template.len()).await;
-                    append_one(&rt_of_task, log, &notify, &template).await?;
-                    latency
-                        .record(micros(rt_of_task.now().since(began)))
-                        .expect("a resizing histogram takes any value");
-                }
-            })
-        })
-        .collect();
-    let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
-    for writer in writers {
-        latency += writer.await?;
-    }
+    let writers = (0..writers).map(|_| spread.clone().write());
+    let latencies = join_all(spawn_all(rt, writers)).await?;
     let elapsed = rt.now().since(started);
-    waker.cancel().await;
-    Ok(Round::new(
-        batches * template.len() as u64,
-        elapsed,
-        &latency,
-    ))
+    progress.stop().await;
+    let bytes = batches * spread.template.len() as u64;
+    Ok(Round::new(bytes, elapsed, &latencies))
+}
+
+/// What the writers share.
+struct SpreadLoad {
+    rt: Rt,
+    /// Each with what is notified when it moves on.
+    logs: Vec<(Log, Notify)>,
+    room: Notify,
+    template: BytesMut,
+    batches: u64,
+    /// The next batch that nobody has taken.
+    next: Cell<u64>,
+}
+
+impl SpreadLoad {
+    /// One of the writers, until there is no batch left.
+    async fn write(self: Rc<Self>) -> Result<Latencies, String> {
+        let mut latencies = Latencies::new();
+        loop {
+            let number = self.next.replace(self.next.get() + 1);
+            if number >= self.batches {
+                return Ok(latencies);
+            }
+            let index = number % self.logs.len() as u64;
+            let (log, moved) = &self.logs[usize::try_from(index).expect("an index")];
+            let began = self.rt.now();
+            wait_for_room(log, &self.room, self.template.len()).await;
+            append_one(&self.rt, log, moved, &self.template).await?;
+            latencies.record(self.rt.now().since(began));
+        }
+    }
 }
 
 fn print_life(plan: &Plan, life: &Life) {

@@ -4,11 +4,8 @@
 //! the size that the reader asks for, and in the pieces that the engine reads, whatever the reader asks for. Neither knows a page cache.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -17,27 +14,31 @@ use clap::Args;
 use forebay_engine::{
     Engine, Log, LogConfig, Offset,
     log::ReadLimit,
-    rt::{Class, Instant, Rt, local::Notify},
+    rt::{Instant, Rt, buf::ALIGNMENT},
 };
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
-    append::{
-        DurabilityArg, Round, cpu_seconds, engine_config, micros, on_one_shard, open_log,
-        wake_writers,
-    },
     backlog,
-    counters::{Counters, device_reads},
+    counters::{Counters, Counts, cpu_seconds, device_reads},
     device::{self, Files},
-    folder::{BASE_BYTES, Folder},
+    folder::{BASE_BYTES, Place},
+    subject::{
+        self, BYPASS_BYTES, DurabilityArg, Progress, TAIL_BYTES, engine_config, on_one_shard,
+    },
 };
 use crate::{
-    environment::Environment,
-    result::{self, SCHEMA_VERSION, Spread},
+    latency::Latencies,
+    limits::{ROUNDS_MAX, SECONDS_MAX, SMALL_BATCH_BYTES, mib, within},
+    result::{Round, Spread},
 };
 
 const SEGMENT_BYTES: u64 = 256 << 20;
+
+const READ_BYTES_MAX: usize = 16 << 20;
+
+/// Threads that read the raw device.
+const DEPTH_MAX: usize = 1024;
 
 /// What is read from memory again and again.
 const HOT_BYTES: u64 = 64 << 20;
@@ -75,13 +76,43 @@ pub struct Plan {
     /// Ends within a minute: two rounds of one second and a log of 512 MiB
     #[arg(long)]
     quick: bool,
-    /// Directory on the disk to measure; a folder of our own is made in it and removed
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
-    /// Where to write result.json
-    #[arg(long)]
-    #[serde(skip)]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    place: Place,
+}
+
+impl Plan {
+    /// As it is run, if it can be.
+    fn checked(mut self) -> Result<Plan, String> {
+        if self.quick {
+            (self.rounds, self.seconds, self.backlog_mib) = (2, 1, 512);
+        }
+        within("--batch-bytes", self.batch_bytes, SMALL_BATCH_BYTES)?;
+        for size in &self.sizes {
+            check_read_bytes("--sizes", *size)?;
+        }
+        within("--depth", self.depth, 1..=DEPTH_MAX)?;
+        check_read_bytes("--piece-bytes", self.piece_bytes)?;
+        within(
+            "--backlog-mib",
+            self.backlog_mib,
+            SEGMENT_BYTES >> 20..=u64::MAX,
+        )?;
+        within("--seconds", self.seconds, 1..=SECONDS_MAX)?;
+        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        Ok(self)
+    }
+}
+
+/// The raw device is read with direct I/O.
+fn check_read_bytes(option: &str, bytes: usize) -> Result<(), String> {
+    within(option, bytes, ALIGNMENT..=READ_BYTES_MAX)?;
+    match bytes.is_multiple_of(ALIGNMENT) {
+        true => Ok(()),
+        false => Err(format!(
+            "{option} must be a multiple of {ALIGNMENT}, and is {bytes}"
+        )),
+    }
 }
 
 /// One measurement of either side.
@@ -112,92 +143,39 @@ struct Case {
 }
 
 #[derive(Debug, Serialize)]
-struct Outcome {
-    schema_version: u32,
-    command: &'static str,
-    environment: Environment,
+struct Found {
     cases: Vec<Case>,
-    plan: Plan,
 }
 
 pub fn run(plan: &Plan) -> Result<(), String> {
-    let mut plan = plan.clone();
-    if plan.quick {
-        (plan.rounds, plan.seconds, plan.backlog_mib) = (2, 1, 512);
-    }
-    check(&plan)?;
-    let folder = Folder::create(&plan.dir, BASE_BYTES + (plan.backlog_mib << 20))?;
-    let (plan_of_shard, dir) = (plan.clone(), folder.0.clone());
+    let plan = plan.clone().checked()?;
+    let planned_bytes = BASE_BYTES.saturating_add(mib(plan.backlog_mib));
+    let folder = plan.place.folder(planned_bytes)?;
+    let of_shard = || (plan.clone(), folder.path().to_path_buf());
+    let (plan_of_shard, dir) = of_shard();
     on_one_shard(move |rt| write_log(rt, plan_of_shard, dir))?;
-    let (plan_of_shard, dir) = (plan.clone(), folder.0.clone());
+    let (plan_of_shard, dir) = of_shard();
     let cases = on_one_shard(move |rt| all_rounds(rt, plan_of_shard, dir))?;
-    let outcome = Outcome {
-        schema_version: SCHEMA_VERSION,
-        command: "storage read",
-        environment: Environment::capture(&plan.dir),
-        cases,
-        plan,
-    };
-    print_summary(&outcome);
-    if let Some(out) = &outcome.plan.out {
-        result::write(out, &outcome).map_err(|error| format!("{}: {error}", out.display()))?;
-        println!("written: {}", out.join("result.json").display());
-    }
-    Ok(())
-}
-
-fn check(plan: &Plan) -> Result<(), String> {
-    if plan.depth == 0 || plan.rounds == 0 || plan.seconds == 0 || plan.sizes.is_empty() {
-        return Err("sizes, depth, rounds and seconds must be at least 1".to_string());
-    }
-    let mut sizes = plan.sizes.iter().chain([&plan.piece_bytes]);
-    if !sizes.all(|size| (4096..=16 << 20).contains(size) && size.is_multiple_of(4096)) {
-        return Err(
-            "--sizes and --piece-bytes must be multiples of 4096, up to 16 MiB".to_string(),
-        );
-    }
-    if !(256..=1 << 20).contains(&plan.batch_bytes) {
-        return Err("--batch-bytes must be between 256 and 1048576".to_string());
-    }
-    if plan.backlog_mib < SEGMENT_BYTES >> 20 {
-        return Err(format!(
-            "--backlog-mib must be at least {}",
-            SEGMENT_BYTES >> 20
-        ));
-    }
-    Ok(())
+    let found = Found { cases };
+    print_summary(&plan, &found);
+    plan.place.report("storage read", &plan, &found)
 }
 
 /// The engine with the log that is drained and one that stays in memory.
-struct Subject {
+struct Logs {
     rt: Rt,
     engine: Engine,
     cold: Log,
     hot: Log,
 }
 
-impl Subject {
-    async fn open(rt: &Rt, dir: &Path) -> Result<Subject, String> {
-        let config = engine_config(dir.to_path_buf(), 256 << 10, 128 << 20);
-        let engine = Engine::open(rt.clone(), config).await;
-        let engine = engine.map_err(|error| error.to_string())?;
-        let mut logs = Vec::new();
-        for partition in 0..2 {
-            let log = open_log(&engine, DurabilityArg::Persisted, partition).await?;
-            log.configure(LogConfig {
-                segment_bytes: SEGMENT_BYTES,
-                ..log.config()
-            });
-            logs.push(log);
-        }
-        let recovered = engine.sync_recovered().await;
-        recovered.map_err(|fault| fault.to_string())?;
-        let started = engine.start_journal().await;
-        started.map_err(|fault| fault.to_string())?;
-        let (Some(hot), Some(cold)) = (logs.pop(), logs.pop()) else {
-            unreachable!("two logs were opened");
-        };
-        Ok(Subject {
+impl Logs {
+    async fn open(rt: &Rt, dir: &Path) -> Result<Logs, String> {
+        let config = engine_config(dir.to_path_buf(), BYPASS_BYTES, TAIL_BYTES);
+        let engine = subject::open(rt, config).await?;
+        let (cold, hot) = (open_log(&engine, 0).await?, open_log(&engine, 1).await?);
+        subject::begin(&engine).await?;
+        Ok(Logs {
             rt: rt.clone(),
             engine,
             cold,
@@ -206,64 +184,89 @@ impl Subject {
     }
 
     async fn fill(&self, log: &Log, batch_bytes: usize, bytes: u64) -> Result<(), String> {
-        let notify = Notify::new();
-        let moved = HashMap::from([(log.id(), notify.clone())]);
-        let waking = wake_writers(self.engine.clone(), Rc::new(RefCell::new(moved)));
-        let waker = self.rt.spawn(Class::Foreground, waking);
         let (rt, engine) = (&self.rt, &self.engine);
-        let filled = backlog::fill(rt, engine, log, &notify, batch_bytes, bytes).await;
-        waker.cancel().await;
+        let progress = Progress::watch(rt, engine, [log]);
+        let moved = progress.of(log);
+        let filled = backlog::fill(rt, engine, log, &moved, batch_bytes, bytes).await;
+        progress.stop().await;
         filled
     }
 
     async fn close(self) -> Result<(), String> {
-        let Subject { engine, .. } = self;
-        engine.close().await.map_err(|fault| fault.to_string())
+        let Logs { engine, .. } = self;
+        subject::close(&engine).await
     }
 
     /// One reader from the log's start to its end, and again, each read waiting for the one before it.
-    async fn drain(&self, size: usize, ends: Instant) -> Result<(u64, Histogram<u64>), String> {
-        let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
-        let marks = self.cold.marks();
-        let (mut from, mut bytes) = (marks.log_start, 0);
+    async fn drain(&self, size: usize, ends: Instant) -> Result<(u64, Latencies), String> {
+        let mut latencies = Latencies::new();
+        let mut reader = Reader::new(&self.cold, size);
         while self.rt.now() < ends {
             let began = self.rt.now();
-            let fetched = self.cold.read(from, limit(marks.log_end, size)).await;
-            let fetched = fetched.map_err(|error| error.to_string())?;
-            latency
-                .record(micros(self.rt.now().since(began)))
-                .expect("a resizing histogram takes any value");
-            bytes += fetched.bytes as u64;
-            let next = fetched.next.filter(|next| *next < marks.log_end);
-            from = next.unwrap_or(marks.log_start);
+            reader.read().await?;
+            latencies.record(self.rt.now().since(began));
         }
-        Ok((bytes, latency))
+        Ok((reader.bytes, latencies))
     }
 
     /// The same from memory. Nothing is waited for, so a read's latency is the mean of many.
-    async fn read_hot(&self, size: usize, ends: Instant) -> Result<(u64, Histogram<u64>), String> {
-        let mut latency = Histogram::<u64>::new(3).expect("three digits are allowed");
-        let marks = self.hot.marks();
+    async fn read_hot(&self, size: usize, ends: Instant) -> Result<(u64, Latencies), String> {
+        let mut latencies = Latencies::new();
         let cold_before = self.engine.stats().cold_reads;
-        let (mut from, mut bytes) = (marks.log_start, 0);
+        let mut reader = Reader::new(&self.hot, size);
         while self.rt.now() < ends {
             let began = self.rt.now();
             for _ in 0..HOT_READS {
-                let fetched = self.hot.read(from, limit(marks.log_end, size)).await;
-                let fetched = fetched.map_err(|error| error.to_string())?;
-                bytes += fetched.bytes as u64;
-                let next = fetched.next.filter(|next| *next < marks.log_end);
-                from = next.unwrap_or(marks.log_start);
+                reader.read().await?;
             }
-            latency
-                .record_n(micros(self.rt.now().since(began)) / HOT_READS, HOT_READS)
-                .expect("a resizing histogram takes any value");
+            latencies.record_many(self.rt.now().since(began), HOT_READS);
             self.rt.yield_now().await;
         }
         match self.engine.stats().cold_reads - cold_before {
-            0 => Ok((bytes, latency)),
+            0 => Ok((reader.bytes, latencies)),
             cold => Err(format!("{cold} reads that should come from memory did not")),
         }
+    }
+}
+
+async fn open_log(engine: &Engine, partition: u32) -> Result<Log, String> {
+    let log = subject::open_log(engine, DurabilityArg::Persisted, partition).await?;
+    log.configure(LogConfig {
+        segment_bytes: SEGMENT_BYTES,
+        ..log.config()
+    });
+    Ok(log)
+}
+
+/// Reads a log from its start to its end, and again.
+struct Reader<'a> {
+    log: &'a Log,
+    start: Offset,
+    limit: ReadLimit,
+    next: Offset,
+    /// Read so far.
+    bytes: u64,
+}
+
+impl Reader<'_> {
+    fn new(log: &Log, size: usize) -> Reader<'_> {
+        let marks = log.marks();
+        Reader {
+            log,
+            start: marks.log_start,
+            limit: limit(marks.log_end, size),
+            next: marks.log_start,
+            bytes: 0,
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), String> {
+        let fetched = self.log.read(self.next, self.limit).await;
+        let fetched = fetched.map_err(|error| error.to_string())?;
+        self.bytes += fetched.bytes as u64;
+        let next = fetched.next.filter(|next| *next < self.limit.below);
+        self.next = next.unwrap_or(self.start);
+        Ok(())
     }
 }
 
@@ -276,14 +279,14 @@ fn limit(below: Offset, size: usize) -> ReadLimit {
 }
 
 async fn write_log(rt: Rt, plan: Plan, dir: PathBuf) -> Result<(), String> {
-    let subject = Subject::open(&rt, &dir).await?;
-    let bytes = plan.backlog_mib << 20;
-    subject.fill(&subject.cold, plan.batch_bytes, bytes).await?;
-    subject.close().await
+    let logs = Logs::open(&rt, &dir).await?;
+    let bytes = mib(plan.backlog_mib);
+    logs.fill(&logs.cold, plan.batch_bytes, bytes).await?;
+    logs.close().await
 }
 
 async fn all_rounds(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Vec<Case>, String> {
-    let subject = Subject::open(&rt, &dir).await?;
+    let logs = Logs::open(&rt, &dir).await?;
     let files = Arc::new(Files::open(&segments(&dir)?)?);
     println!(
         "log of {:.0} MiB in batches of {} B; raw reads {} in flight",
@@ -291,12 +294,10 @@ async fn all_rounds(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Vec<Case>, Strin
         plan.batch_bytes,
         plan.depth
     );
-    subject
-        .fill(&subject.hot, plan.batch_bytes, HOT_BYTES)
-        .await?;
+    logs.fill(&logs.hot, plan.batch_bytes, HOT_BYTES).await?;
     let bench = Bench {
         rt: &rt,
-        subject: &subject,
+        logs: &logs,
         files: &files,
         dir: &dir,
         plan: &plan,
@@ -315,7 +316,7 @@ async fn all_rounds(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Vec<Case>, Strin
         }
     }
     drop(files);
-    subject.close().await?;
+    logs.close().await?;
     Ok(plan.sizes.iter().zip(measured).map(case).collect())
 }
 
@@ -327,11 +328,22 @@ enum Turn {
     Hot,
 }
 
+impl Turn {
+    fn name(self) -> &'static str {
+        match self {
+            Turn::Engine => "engine",
+            Turn::Device => "device",
+            Turn::DevicePieces => "device, pieces",
+            Turn::Hot => "from memory",
+        }
+    }
+}
+
 const TURNS: [Turn; 4] = [Turn::Engine, Turn::Device, Turn::DevicePieces, Turn::Hot];
 
 struct Bench<'a> {
     rt: &'a Rt,
-    subject: &'a Subject,
+    logs: &'a Logs,
     files: &'a Arc<Files>,
     dir: &'a Path,
     plan: &'a Plan,
@@ -339,11 +351,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// On the engine's core.
-    async fn read_raw(
-        &self,
-        size: usize,
-        duration: Duration,
-    ) -> Result<(u64, Histogram<u64>), String> {
+    async fn read_raw(&self, size: usize, duration: Duration) -> Result<(u64, Latencies), String> {
         let (files, depth) = (self.files.clone(), self.plan.depth);
         let read = move || device::read(&files, size, depth, duration);
         let read = self.rt.run_blocking(read).await;
@@ -357,24 +365,31 @@ impl Bench<'_> {
         let (cpu_before, mut counters) = (cpu_seconds(), Counters::start());
         let began = rt.now();
         let ends = began.plus(duration);
-        let (bytes, latency) = match turn {
-            Turn::Engine => self.subject.drain(size, ends).await?,
-            Turn::Hot => self.subject.read_hot(size, ends).await?,
+        let (bytes, latencies) = match turn {
+            Turn::Engine => self.logs.drain(size, ends).await?,
+            Turn::Hot => self.logs.read_hot(size, ends).await?,
             Turn::Device => self.read_raw(size, duration).await?,
             Turn::DevicePieces => self.read_raw(self.plan.piece_bytes, duration).await?,
         };
         let elapsed = rt.now().since(began);
         let (counts, cpu) = (counters.read(), cpu_seconds() - cpu_before);
         let requests = device_reads(self.dir).zip(requests_before);
-        let per_mib = |count: u64| count as f64 / (bytes as f64 / f64::from(1 << 20));
-        Ok(Side {
-            round: Round::new(bytes, elapsed, &latency),
-            cpu_seconds_per_gb: cpu / (bytes as f64 / 1e9),
-            allocated_bytes_per_byte: counts.allocated_bytes as f64 / bytes as f64,
-            allocations_per_mib: per_mib(counts.allocations),
-            ring_entries_per_mib: per_mib(counts.ring_entries),
-            device_reads_per_mib: requests.map(|(after, before)| per_mib(after - before)),
-        })
+        let requests = requests.map(|(after, before)| after - before);
+        let round = Round::new(bytes, elapsed, &latencies);
+        Ok(costs(round, bytes, cpu, counts, requests))
+    }
+}
+
+/// What a measurement took, per byte that was read.
+fn costs(round: Round, bytes: u64, cpu: f64, counts: Counts, requests: Option<u64>) -> Side {
+    let per_mib = |count: u64| count as f64 / (bytes as f64 / f64::from(1 << 20));
+    Side {
+        round,
+        cpu_seconds_per_gb: cpu / (bytes as f64 / 1e9),
+        allocated_bytes_per_byte: counts.allocated_bytes as f64 / bytes as f64,
+        allocations_per_mib: per_mib(counts.allocations),
+        ring_entries_per_mib: per_mib(counts.ring_entries),
+        device_reads_per_mib: requests.map(per_mib),
     }
 }
 
@@ -399,16 +414,15 @@ fn segments(dir: &Path) -> Result<Vec<PathBuf>, String> {
 
 fn case((&size_bytes, sides): (&usize, [Vec<Side>; 4])) -> Case {
     let [engine, device, device_pieces, hot] = sides;
-    let ratio_to = |theirs: &[Side]| {
-        let ratio = |(ours, theirs): (&Side, &Side)| {
-            ours.round.bytes_per_second / theirs.round.bytes_per_second
-        };
-        Spread::of(engine.iter().zip(theirs).map(ratio))
+    let speeds = |sides: &[Side]| -> Vec<f64> {
+        let speed = |side: &Side| side.round.bytes_per_second;
+        sides.iter().map(speed).collect()
     };
+    let ours = speeds(&engine);
     Case {
         size_bytes,
-        device_ratio: ratio_to(&device),
-        pieces_ratio: ratio_to(&device_pieces),
+        device_ratio: Spread::of_ratios(&ours, &speeds(&device)),
+        pieces_ratio: Spread::of_ratios(&ours, &speeds(&device_pieces)),
         engine,
         device,
         device_pieces,
@@ -417,46 +431,68 @@ fn case((&size_bytes, sides): (&usize, [Vec<Side>; 4])) -> Case {
 }
 
 fn print_side(round: usize, size: usize, turn: Turn, side: &Side) {
-    let name = match turn {
-        Turn::Engine => "engine",
-        Turn::Device => "device",
-        Turn::DevicePieces => "device, pieces",
-        Turn::Hot => "from memory",
-    };
     println!(
-        "round {} {size:>8} B {name:<14} {:>9.1} MB/s  p50 {:>6} us  p99 {:>6} us",
+        "round {} {size:>8} B {:<14} {:>9.1} MB/s  p50 {:>6} us  p99 {:>6} us",
         round + 1,
+        turn.name(),
         side.round.bytes_per_second / 1e6,
         side.round.latency.p50_us,
         side.round.latency.p99_us,
     );
 }
 
-fn print_summary(outcome: &Outcome) {
-    println!("median (from, to) over {} rounds:", outcome.plan.rounds);
-    for case in &outcome.cases {
-        let (same, pieces) = (case.device_ratio, case.pieces_ratio);
+fn print_summary(plan: &Plan, found: &Found) {
+    println!("median (from, to) over {} rounds:", plan.rounds);
+    for case in &found.cases {
         println!(
-            "{:>8} B: device ratio {:.2} ({:.2} to {:.2}), to its pieces {:.2} ({:.2} to {:.2})",
-            case.size_bytes, same.median, same.min, same.max, pieces.median, pieces.min, pieces.max,
+            "{:>8} B: device ratio {:.2}, to its pieces {:.2}",
+            case.size_bytes, case.device_ratio, case.pieces_ratio
         );
-        for (name, sides) in [
-            ("engine", &case.engine),
-            ("device", &case.device),
-            ("device, pieces", &case.device_pieces),
-            ("from memory", &case.hot),
-        ] {
-            let median = |of: fn(&Side) -> f64| Spread::of(sides.iter().map(of)).median;
-            println!(
-                "           {name:<14} {:>9.1} MB/s {:>9.0} reads/s, CPU {:.3} s/GB, {:.2} B allocated a byte; per MiB: {:.1} allocations, {:.1} ring entries, {:.1} device reads",
-                median(|side| side.round.bytes_per_second) / 1e6,
-                median(|side| side.round.operations_per_second),
-                median(|side| side.cpu_seconds_per_gb),
-                median(|side| side.allocated_bytes_per_byte),
-                median(|side| side.allocations_per_mib),
-                median(|side| side.ring_entries_per_mib),
-                median(|side| side.device_reads_per_mib.unwrap_or(f64::NAN)),
-            );
-        }
+        print_costs(Turn::Engine, &case.engine);
+        print_costs(Turn::Device, &case.device);
+        print_costs(Turn::DevicePieces, &case.device_pieces);
+        print_costs(Turn::Hot, &case.hot);
+    }
+}
+
+fn print_costs(turn: Turn, sides: &[Side]) {
+    let median = |of: fn(&Side) -> f64| Spread::of(sides.iter().map(of)).median;
+    println!(
+        "           {:<14} {:>9.1} MB/s {:>9.0} reads/s, CPU {:.3} s/GB, {:.2} B allocated a byte; per MiB: {:.1} allocations, {:.1} ring entries, {:.1} device reads",
+        turn.name(),
+        median(|side| side.round.bytes_per_second) / 1e6,
+        median(|side| side.round.operations_per_second),
+        median(|side| side.cpu_seconds_per_gb),
+        median(|side| side.allocated_bytes_per_byte),
+        median(|side| side.allocations_per_mib),
+        median(|side| side.ring_entries_per_mib),
+        median(|side| side.device_reads_per_mib.unwrap_or(f64::NAN)),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_per_byte_that_was_read() {
+        let bytes = 4 << 20;
+        let round = Round::new(bytes, Duration::from_secs(1), &Latencies::new());
+        let counts = Counts {
+            allocations: 8,
+            allocated_bytes: 6 << 20,
+            ring_entries: 2,
+            syscalls: None,
+        };
+        let side = costs(round, bytes, 1.0, counts, Some(16));
+        assert_eq!(side.allocated_bytes_per_byte, 1.5);
+        assert_eq!(side.allocations_per_mib, 2.0);
+        assert_eq!(side.ring_entries_per_mib, 0.5);
+        assert_eq!(side.device_reads_per_mib, Some(4.0));
+        assert!((side.cpu_seconds_per_gb - 238.4).abs() < 0.1);
+        assert_eq!(
+            costs(round, bytes, 1.0, counts, None).device_reads_per_mib,
+            None
+        );
     }
 }

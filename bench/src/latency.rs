@@ -1,0 +1,118 @@
+//! How long single operations took: recorded one by one, shown as percentiles.
+
+use std::{ops::AddAssign, time::Duration};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Every latency of one measurement, in microseconds, to three digits.
+#[derive(Clone)]
+pub struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    pub fn new() -> Latencies {
+        Latencies(Histogram::new(3).expect("three digits are allowed"))
+    }
+
+    pub fn record(&mut self, took: Duration) {
+        self.record_many(took, 1);
+    }
+
+    /// `count` operations that took `took` together, each counted with the mean.
+    pub fn record_many(&mut self, took: Duration, count: u64) {
+        self.0
+            .record_n(micros(took) / count, count)
+            .expect("a resizing histogram takes any value");
+    }
+
+    /// Operations recorded.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    pub fn percentiles(&self) -> Latency {
+        Latency {
+            p50_us: self.0.value_at_quantile(0.5),
+            p99_us: self.0.value_at_quantile(0.99),
+            p999_us: self.0.value_at_quantile(0.999),
+            max_us: self.0.max(),
+        }
+    }
+}
+
+impl AddAssign for Latencies {
+    fn add_assign(&mut self, other: Latencies) {
+        self.0 += other.0;
+    }
+}
+
+/// Percentiles of a latency, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Latency {
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub p999_us: u64,
+    pub max_us: u64,
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(micros: impl IntoIterator<Item = u64>) -> Latencies {
+        let mut latencies = Latencies::new();
+        for micros in micros {
+            latencies.record(Duration::from_micros(micros));
+        }
+        latencies
+    }
+
+    #[test]
+    fn percentiles_count_operations() {
+        let expected = Latency {
+            p50_us: 500,
+            p99_us: 990,
+            p999_us: 999,
+            max_us: 1000,
+        };
+        assert_eq!(of(1..=1000).percentiles(), expected);
+        assert_eq!(of((1..=1000).rev()).percentiles(), expected);
+    }
+
+    #[test]
+    fn one_slow_operation_in_a_hundred_shows_above_p99_only() {
+        let latency = of((0..99).map(|_| 10).chain([1_000])).percentiles();
+        assert_eq!((latency.p50_us, latency.p99_us), (10, 10));
+        assert_eq!((latency.p999_us, latency.max_us), (1_000, 1_000));
+    }
+
+    #[test]
+    fn many_at_once_count_with_their_mean() {
+        let mut latencies = Latencies::new();
+        latencies.record_many(Duration::from_micros(500), 100);
+        assert_eq!(latencies.count(), 100);
+        assert_eq!(latencies.percentiles().max_us, 5);
+    }
+
+    #[test]
+    fn what_two_tasks_recorded_adds_up() {
+        let mut both = of([1, 2]);
+        both += of([7]);
+        assert_eq!(both.count(), 3);
+        assert_eq!(both.percentiles().p50_us, 2);
+        assert_eq!(both.percentiles().max_us, 7);
+    }
+
+    #[test]
+    fn hours_are_recorded_as_well_as_microseconds() {
+        let hours = Duration::from_secs(10 * 3600);
+        let mut latencies = of([1]);
+        latencies.record(hours);
+        let ratio = latencies.percentiles().max_us as f64 / hours.as_micros() as f64;
+        assert!((0.999..1.001).contains(&ratio), "{ratio}");
+    }
+}
