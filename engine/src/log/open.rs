@@ -18,7 +18,7 @@ use super::{
     },
     rest::{self, Rest},
     shared::{Handle, Shared},
-    state::{LogInner, Phase, State, WriteState},
+    state::{FIRST_GENERATION, LogInner, Phase, State, WriteState},
     tail::Tail,
     together::Wanted,
 };
@@ -41,6 +41,15 @@ pub struct Left<'a> {
     pub closed: bool,
     /// `None` once the journal of this run has started.
     pub replay: Option<&'a Replay>,
+}
+
+impl Left<'_> {
+    /// Whether a truncation may have been under way. The record does not tell one that has ended long ago from one whose last sync has
+    /// failed, but most logs are never cut.
+    fn has_an_open_cut(&self) -> bool {
+        let was_cut = |known: &Rc<LogCheckpoint>| known.log_generation > FIRST_GENERATION;
+        !self.closed && self.checkpoint.is_some_and(was_cut)
+    }
 }
 
 /// How much of a log is to be open.
@@ -79,6 +88,7 @@ pub async fn open(
         key: shared.new_log_key(),
         config,
         may_rest: opened == Opened::WhenUsed,
+        cut_again: left.has_an_open_cut(),
         checkpoint: left.checkpoint,
         replay: left.replay,
     };
@@ -116,7 +126,7 @@ async fn at_rest(rt: &Rt, id: LogId, dir: &Path, left: &Left<'_>) -> Option<Rc<L
                 && entry.next_offset > known.recovery_offset
         })
     });
-    if in_journal || known.log_start > known.recovery_offset {
+    if in_journal || known.log_start > known.recovery_offset || left.has_an_open_cut() {
         return None;
     }
     if !left.closed {
@@ -140,6 +150,7 @@ struct Opening<'a> {
     key: u64,
     config: LogConfig,
     may_rest: bool,
+    cut_again: bool,
     checkpoint: Option<&'a Rc<LogCheckpoint>>,
     replay: Option<&'a Replay>,
 }
@@ -193,7 +204,7 @@ impl Opening<'_> {
             epochs: Default::default(),
             producers: Default::default(),
             end: base,
-            generation: 1,
+            generation: FIRST_GENERATION,
             durable_end: base,
             index_saved_len: 0,
             rest: Vec::new(),
@@ -210,6 +221,7 @@ impl Opening<'_> {
             index_interval_bytes: self.config.index_interval_bytes,
             checkpoint: self.checkpoint.map(Rc::as_ref),
             replay: self.replay,
+            cut_again: self.cut_again,
             entries: self.journal_entries(),
         };
         let Some(mut recovered) = recovery.run(files).await? else {

@@ -262,6 +262,7 @@ impl LogInner {
             index_interval_bytes: interval,
             checkpoint: Some(&known),
             replay: None,
+            cut_again: false,
             entries: Default::default(),
         };
         let recovered = recovery.run(&files).await?;

@@ -25,6 +25,9 @@ use crate::{
     types::{LogId, LogName, Offset, Timestamp},
 };
 
+/// Generation of a log that was never cut.
+pub const FIRST_GENERATION: u64 = 1;
+
 pub struct LogInner {
     pub shared: Rc<Shared>,
     pub id: LogId,

@@ -7,7 +7,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use forebay_engine::{
-    AppendError, Durability, Engine, Fault, LeaderEpoch, Log, LogId, LogName, Offset,
+    AppendError, Durability, Engine, Fault, LeaderEpoch, Log, LogConfig, LogId, LogName, Offset,
     PartitionIndex, ProducerEpoch, ProducerId, ReadError, Timestamp, TopicId,
     batch::{BatchBuilder, Codec, ValidBatch, validate},
     log::ReadLimit,
@@ -137,7 +137,8 @@ impl Hands {
         };
         let short_lives = self.world.borrow().bent == Bent::ShortLives;
         match dice {
-            560..700 if short_lives => self.configure(at, &log),
+            // Each of these would bring about a checkpoint, and leave nothing to recover.
+            930..1000 if short_lives => self.append(at, &log),
             0..560 => self.append(at, &log),
             560..640 => self.append_again(at, &log),
             640..700 => self.wait(at, &log).await,
@@ -458,12 +459,26 @@ impl Hands {
                 Durability::Replicated => Durability::Persisted,
             };
         }
-        say!("{} configure {:?}", log.name(), config.durability);
-        // What retention has done so far it did by the old limits.
-        world.models[at].observe(log);
-        log.configure(config.clone());
-        world.models[at].configured(config);
-        world.models[at].observe(log);
+        reconfigure(world, at, log, config);
+    }
+
+    /// A batch under `replicated` in each log, and one under `persisted` behind it: for a moment the journal has what comes after something that
+    /// is nowhere.
+    pub fn flip_all(&self) {
+        let handles = self.world.borrow().handles.clone();
+        for (at, log) in handles.iter().enumerate() {
+            let Some(log) = log else {
+                continue;
+            };
+            for durability in [Durability::Replicated, Durability::Persisted] {
+                let config = LogConfig {
+                    durability,
+                    ..log.config()
+                };
+                reconfigure(&mut self.world.borrow_mut(), at, log, config);
+                self.append(at, log);
+            }
+        }
     }
 
     /// Deletes the log, and creates another one of the same name.
@@ -510,6 +525,15 @@ impl Hands {
             ..Producer::default()
         };
     }
+}
+
+fn reconfigure(world: &mut World, at: usize, log: &Log, config: LogConfig) {
+    say!("{} configure {:?}", log.name(), config.durability);
+    // What retention has done so far it did by the old limits.
+    world.models[at].observe(log);
+    log.configure(config.clone());
+    world.models[at].configured(config);
+    world.models[at].observe(log);
 }
 
 impl World {

@@ -173,6 +173,12 @@ async fn live(rt: Rt, world: Rc<RefCell<World>>, config: EngineConfig) -> bool {
     for actor in actors {
         actor.await;
     }
+    if world.borrow().bent == Bent::ShortLives {
+        hands.flip_all();
+        let micros = world.borrow_mut().rng.below(1500);
+        rt.sleep(Duration::from_micros(micros as u64)).await;
+        return false;
+    }
     drop(hands);
     if life.end != End::Close {
         // Until the power goes.

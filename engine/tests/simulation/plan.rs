@@ -33,10 +33,12 @@ pub enum Trouble {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bent {
     Nothing,
-    /// Each log syncs its own file, some of these syncs fail, and after a while the power does.
+    /// Each log syncs its own file, some of these syncs fail, and after a while the power does, or the process is killed: then the next
+    /// life sees what is not on the disk.
     Syncs,
-    /// Many short lives. Small batches under either durability, changed often, so that the journal holds what a crash has cut off from
-    /// the log, and later lives write less of the ring than that one did.
+    /// Many short lives of small batches, without checkpoints but the first. Each ends with a batch in every log that is only in memory
+    /// and one behind it that the journal has, and then with a power failure. So the journal holds what the log has lost the way to, and
+    /// every other life writes less of the ring than the one before it did.
     ShortLives,
 }
 
@@ -78,7 +80,10 @@ pub fn lives(rng: &mut Rng, bent: Bent) -> Vec<Life> {
     match bent {
         Bent::Nothing => {}
         Bent::Syncs => return (0..2 + rng.below(3)).map(|_| life_of_syncs(rng)).collect(),
-        Bent::ShortLives => return (0..5 + rng.below(4)).map(|_| short_life(rng)).collect(),
+        Bent::ShortLives => {
+            let count = 4 + rng.below(5);
+            return (0..count).map(|at| short_life(rng, at)).collect();
+        }
     }
     let count = 2 + rng.below(4);
     let mut lives: Vec<Life> = (0..count).map(|_| life(rng)).collect();
@@ -137,7 +142,8 @@ fn life(rng: &mut Rng) -> Life {
 }
 
 fn life_of_syncs(rng: &mut Rng) -> Life {
-    let life = brief(rng, End::Close, 40_000..240_000);
+    let otherwise = [End::Close, End::Kill][rng.below(2)];
+    let life = brief(rng, 40, otherwise, 40_000..240_000);
     Life {
         trouble: Trouble::Errors,
         steps: 50 + rng.below(150),
@@ -149,15 +155,21 @@ fn life_of_syncs(rng: &mut Rng) -> Life {
     }
 }
 
-fn short_life(rng: &mut Rng) -> Life {
-    brief(rng, End::Kill, 10_000..50_000)
+fn short_life(rng: &mut Rng, at: usize) -> Life {
+    let life = brief(rng, 20, End::Kill, 20_000..150_000);
+    let steps = [20..80, 4..24][at % 2].clone();
+    Life {
+        actors: 1,
+        steps: steps.start + rng.below(steps.len()),
+        ..life
+    }
 }
 
-/// Ends with a power failure, or now and then otherwise.
-fn brief(rng: &mut Rng, otherwise: End, micros: Range<usize>) -> Life {
+/// Ends with a power failure, or in so many of a hundred otherwise.
+fn brief(rng: &mut Rng, percent: u64, otherwise: End, micros: Range<usize>) -> Life {
     Life {
         trouble: Trouble::Nothing,
-        end: if rng.chance(20) {
+        end: if rng.chance(percent) {
             otherwise
         } else {
             End::PowerFailure
@@ -220,7 +232,8 @@ pub fn engine_config(rng: &mut Rng, bent: Bent) -> EngineConfig {
             ..config
         },
         Bent::ShortLives => EngineConfig {
-            journal_file_bytes: 128 * 1024,
+            // A life writes no more than the first file of the ring.
+            journal_file_bytes: 512 * 1024,
             checkpoint_interval_ms: 10_000,
             ..config
         },

@@ -7,6 +7,7 @@
 //!
 //! Recovery writes nothing that a second recovery, after a crash in this one, would not write again.
 
+mod cut;
 pub mod table;
 
 use std::{collections::BTreeMap, path::Path, rc::Rc};
@@ -18,6 +19,7 @@ use super::{
     producers::Producers,
     read::load_index,
     shared::{Handle, Shared},
+    state::FIRST_GENERATION,
 };
 use crate::{
     batch::BatchHeader,
@@ -105,13 +107,16 @@ pub struct Recovered {
 }
 
 pub struct Recovery<'a> {
-    pub shared: &'a Shared,
+    pub shared: &'a Rc<Shared>,
     pub dir: &'a Path,
     pub name: &'a LogName,
     pub log_key: u64,
     pub index_interval_bytes: u64,
     pub checkpoint: Option<&'a LogCheckpoint>,
     pub replay: Option<&'a Replay>,
+    /// A truncation of the last run may have cut the file and failed to sync that: the length that is seen may not be the one on the disk, nor
+    /// will another sync bring it there.
+    pub cut_again: bool,
     /// Entries of this log and its generation by base offset.
     pub entries: BTreeMap<Offset, EntryAt>,
 }
@@ -217,7 +222,7 @@ impl Recovery<'_> {
         let generations = self.entries.values().map(|entry| entry.log_generation);
         match self.checkpoint {
             Some(checkpoint) => checkpoint.log_generation,
-            None => generations.max().unwrap_or(1),
+            None => generations.max().unwrap_or(FIRST_GENERATION),
         }
     }
 
@@ -433,17 +438,8 @@ impl Recovery<'_> {
         }
         self.count_read(reader.read_bytes());
         again.write(&self.shared.rt, &file).await.map_err(fault)?;
-        if file.len().await.map_err(fault)? > index.len() {
-            let cut = cut_bytes(&file, index.len(), file_len).await;
-            let cut_bytes = cut.map_err(fault)?;
-            walked.report.cut_bytes += cut_bytes;
-            walked.report.shortened = true;
-            file.truncate(index.len()).await.map_err(fault)?;
-            if cut_bytes > 0 {
-                // Whole batches may be among them: they must not come back behind new ones.
-                file.sync().await.map_err(fault)?;
-            }
-        }
+        self.cut(file, index.len(), file_len, &mut walked.report)
+            .await?;
         Ok(Last {
             index,
             index_saved_len,
@@ -534,25 +530,6 @@ fn walk_from(start: Start, place: Option<Place>, base: Offset) -> Option<u64> {
         (Start::WalkFromPoint, Some(place)) if base == place.segment_base => Some(place.position),
         _ => Some(0),
     }
-}
-
-/// Bytes from `position` to `end` that are not just padding: how much a cut takes.
-async fn cut_bytes(file: &File, position: u64, end: u64) -> std::io::Result<u64> {
-    const PIECE_BYTES: usize = 1024 * 1024;
-    let (mut at, mut last_set) = (position, position);
-    while at < end {
-        let piece = file
-            .read_at(at, PIECE_BYTES.min((end - at) as usize))
-            .await?;
-        if piece.is_empty() {
-            break;
-        }
-        if let Some(last) = piece.iter().rposition(|&byte| byte != 0) {
-            last_set = at + last as u64 + 1;
-        }
-        at += piece.len() as u64;
-    }
-    Ok(last_set - position)
 }
 
 fn in_journal(

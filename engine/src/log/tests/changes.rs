@@ -377,3 +377,30 @@ fn what_is_to_be_kept_by_now_does_not_go() {
         });
     }
 }
+
+/// A checkpoint still has the handle of a log that was deleted, and comes to its index when the directory is another log's.
+#[test]
+fn the_index_of_a_deleted_log_is_not_written() {
+    on_both("index-of-deleted", |rig| async move {
+        let (engine, log) = rig.start(config()).await;
+        for n in 0..20 {
+            log.append(batch_at(n, 1, 500), EPOCH).expect("append");
+        }
+        let complete = log.0.shared.checkpoints.complete();
+        complete.await.expect("checkpoint");
+        let (id, name) = (log.id(), log.name().clone());
+        engine.delete_log(id, &name).await.expect("delete");
+        let next = LogId {
+            topic_id: TopicId(*b"the topic behind"),
+            ..id
+        };
+        engine
+            .open_log(next, name, config())
+            .await
+            .expect("create its successor");
+        log.0.save_index(0).await.expect("nothing to do");
+        assert_eq!(rig.names(".fbi").await, Vec::<String>::new());
+        drop(log);
+        engine.close().await.expect("close");
+    });
+}

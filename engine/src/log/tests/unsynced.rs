@@ -3,7 +3,10 @@
 use super::*;
 use std::time::Duration;
 
-use crate::rt::sim::{Faults, Sim};
+use crate::{
+    log::open::Opened,
+    rt::sim::{Faults, Sim},
+};
 
 fn failing_syncs() -> Faults {
     Faults {
@@ -138,6 +141,68 @@ fn a_cut_that_was_seen_stays_cut() {
     }
 }
 
+/// A truncation had cut the file, and the sync of that failed. The next run finds the file as long as it should be, but that is not on the disk,
+/// nor will another sync bring it there.
+#[test]
+fn a_cut_whose_sync_failed_is_made_again_by_the_next_run() {
+    let mut failed = 0;
+    for (seed, opened) in (0..20).flat_map(|seed| OPENED.map(|opened| (seed, opened))) {
+        let (result, disk) = sim::run(seed, Disk::default(), |rt| async move {
+            let (rig, sim) = in_root(&rt).await;
+            let (_engine, log) = rig.start(replicated()).await;
+            append_and_write(&log, 20).await;
+            log.0.shared.checkpoints.complete().await.expect("record");
+            let path = crate::segment::segment_path(&rig.log_dir(), Offset::ZERO);
+            let file = rt.open(&path, crate::rt::OpenMode::Read).await;
+            let file = file.expect("open");
+            let long = file.len().await.expect("length");
+            let cut = {
+                let log = log.clone();
+                rt.spawn(crate::rt::Class::Foreground, async move {
+                    log.truncate_to(Offset::new(10)).await
+                })
+            };
+            while file.len().await.expect("length") == long {}
+            sim.set_faults(failing_syncs());
+            cut.await
+        });
+        if result.is_ok() {
+            // The sync was faster than we are.
+            continue;
+        }
+        failed += 1;
+        let (disk, _) = sim::run(seed, disk, move |rt| async move {
+            let (rig, sim) = in_root(&rt).await;
+            let (_engine, log) = start_as(&rig, opened).await;
+            assert_eq!(log.marks().log_end, Offset::new(10));
+            sim.crash()
+        });
+        sim::run(seed, disk, move |rt| async move {
+            let (rig, _) = in_root(&rt).await;
+            let (engine, log) = start_as(&rig, opened).await;
+            let end = log.marks().log_end;
+            assert_eq!(end, Offset::new(10), "seed {seed}, opened {opened:?}");
+            engine.close().await.expect("close");
+        });
+    }
+    assert!(failed > 20, "only {failed} of 40");
+}
+
+const OPENED: [Opened; 2] = [Opened::Now, Opened::WhenUsed];
+
+async fn start_as(rig: &Rig, opened: Opened) -> (Engine, Log) {
+    let engine = Engine::open(rig.rt.clone(), rig.engine.clone()).await;
+    let engine = engine.expect("open");
+    let (id, name) = identity(0);
+    let log = match opened {
+        Opened::Now => engine.open_log(id, name, replicated()).await,
+        Opened::WhenUsed => engine.open_log_when_used(id, name, replicated()).await,
+    };
+    engine.sync_recovered().await.expect("sync");
+    engine.start_journal().await.expect("start journal");
+    (engine, log.expect("open log"))
+}
+
 /// The first write of a run begins with bytes that it has read: what the read got wrong must not become true.
 #[test]
 fn what_a_read_got_wrong_is_not_written_back() {
@@ -241,6 +306,36 @@ fn an_identity_whose_sync_failed_is_written_again_by_the_next_run() {
             let (rig, _) = in_root(&rt).await;
             let (engine, log) = rig.start(config()).await;
             assert_eq!(log.marks().log_end, Offset::new(1), "seed {seed}");
+            engine.close().await.expect("close");
+        });
+    }
+}
+
+/// The sync of a new log's names failed, and the log is opened again in the same run, in which no start syncs what it sees.
+#[test]
+fn names_whose_sync_failed_are_synced_when_the_log_is_opened_again() {
+    for seed in 0..20 {
+        let (disk, _) = sim::run(seed, Disk::default(), |rt| async move {
+            let (rig, sim) = in_root(&rt).await;
+            let (engine, _) = rig.start_logs(0, config()).await;
+            let (id, name) = identity(0);
+            sim.set_faults(failing_syncs());
+            let opened = engine.open_log(id, name.clone(), config()).await;
+            assert!(opened.is_err(), "seed {seed}: it cannot be created");
+            sim.set_faults(Faults::default());
+            let log = engine.open_log(id, name, config()).await;
+            let log = log.expect("finish its creation");
+            append_and_write(&log, 1).await;
+            counted(&engine, &log, Offset::new(1)).await;
+            let complete = log.0.shared.checkpoints.complete();
+            complete.await.expect("checkpoint");
+            sim.crash()
+        });
+        sim::run(seed, disk, move |rt| async move {
+            let (rig, _) = in_root(&rt).await;
+            let (engine, log) = rig.start(config()).await;
+            let found = offsets(&read_all(&log, Offset::ZERO).await);
+            assert_eq!(found, [0], "seed {seed}");
             engine.close().await.expect("close");
         });
     }
