@@ -9,6 +9,7 @@
 //!
 //! After a crash before 3 the log is as it was or a shorter prefix of that; after 3 the checkpoint's generation voids the journal's entries, and
 //! recovery may find the old batches in the segment again, which is allowed as long as `truncate_to` has not returned.
+//! Where the last sync has failed the file looks cut and is not: the next start cuts it again (`Recovery::cut_again`).
 
 use std::{path::PathBuf, rc::Rc};
 
