@@ -380,6 +380,7 @@ async fn read_all(
 fn verify(world: &Rc<RefCell<World>>, disk: Disk, damage: Option<&[Damage]>) {
     let lied = damage.is_some();
     let damage = damage.unwrap_or_default();
+    let falsified = !damage.is_empty();
     let damaged = |part: &str| {
         damage
             .iter()
@@ -405,7 +406,8 @@ fn verify(world: &Rc<RefCell<World>>, disk: Disk, damage: Option<&[Damage]>) {
         let opened = open(&rt, &world, config, &trust).await;
         world.borrow_mut().handles = vec![None; LOGS];
         if let Err(error) = opened {
-            assert!(lied, "open: {error}");
+            // Reads that were wrong have left nothing wrong.
+            assert!(falsified, "open: {error}");
         }
     });
 }
