@@ -69,6 +69,8 @@ pub struct EngineConfig {
     pub readahead_bytes_max: usize,
     pub checkpoint_interval_ms: u64,
     pub retention_check_interval_ms: u64,
+    /// Files of deleted segments that each log keeps for its next ones; with 0 each segment is a new file.
+    pub spare_segments_max: usize,
     pub producer_id_expiration_ms: u64,
     /// When so many logs wait for a sync of their own, one sync of the file system takes its place.
     pub syncs_together_min: usize,
@@ -130,6 +132,7 @@ impl Engine {
             tail_bytes_max: config.tail_bytes_max,
             readahead_bytes_max: config.readahead_bytes_max,
             syncs_together_min: config.syncs_together_min,
+            spare_segments_max: config.spare_segments_max,
         };
         let shared = Shared::new(rt, limits, config.space.clone(), file_system);
         let engine = Engine(Rc::new(Inner {

@@ -129,7 +129,7 @@ pub fn encode(total: &Snapshot) -> String {
     out
 }
 
-fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
+fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 13] {
     let engine = &total.engine;
     [
         ("shards", "Shards of this broker", total.shards),
@@ -157,6 +157,11 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
             engine.readahead_bytes,
         ),
         (
+            "spare_bytes",
+            "In files of deleted segments that are kept for new ones",
+            engine.spare_bytes,
+        ),
+        (
             "disk_available_bytes",
             "Free space of the disk when it was last looked at",
             engine.disk_available_bytes,
@@ -179,7 +184,7 @@ fn gauges(total: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
     ]
 }
 
-fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 29] {
+fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 30] {
     [
         (
             "appended_batches",
@@ -246,6 +251,11 @@ fn engine_counters(engine: &EngineStats) -> [(&'static str, &'static str, u64); 
             "segments_deleted",
             "Segments deleted by retention",
             engine.segments_deleted,
+        ),
+        (
+            "segments_recycled",
+            "Segments that began in the file of a deleted one",
+            engine.segments_recycled,
         ),
         ("truncations", "Logs cut at their end", engine.truncations),
         ("checkpoints", "Checkpoints", engine.checkpoints),
@@ -324,6 +334,8 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         file_system_syncs,
         segments_sealed,
         segments_deleted,
+        segments_recycled,
+        spare_bytes,
         bypass_writes,
         bypass_bytes,
         checkpoints,
@@ -381,6 +393,8 @@ fn merge_engine(total: &mut EngineStats, other: &EngineStats) {
         ),
         (&mut total.segments_sealed, segments_sealed),
         (&mut total.segments_deleted, segments_deleted),
+        (&mut total.segments_recycled, segments_recycled),
+        (&mut total.spare_bytes, spare_bytes),
         (&mut total.readahead_bytes, readahead_bytes),
         (&mut total.truncations, truncations),
         (&mut total.faults, faults),

@@ -1,10 +1,13 @@
 //! `storage append`: writers that each wait for their durable batch, against as many writers on the raw device.
+//!
+//! What blocks a write goes to decides how fast it is. The engine's segments are new files or, with spare files, those of deleted
+//! segments; its journal always overwrites. The device is measured over blocks that were written before and over new ones.
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    device,
+    device::{self, Blocks},
     folder::{BASE_BYTES, Folder, Place, remove},
     subject::on_one_shard,
     writers::{self, Load, Side},
@@ -58,6 +61,9 @@ struct Cost {
     journal_commits: u64,
     segment_writes: u64,
     segment_syncs: u64,
+    checkpoints: u64,
+    segments_sealed: u64,
+    segments_recycled: u64,
     cpu_seconds_per_gb: f64,
     per_batch: PerBatch,
 }
@@ -81,42 +87,63 @@ struct PerBatch {
 struct Found {
     engine: Vec<Round>,
     engine_cost: Vec<Cost>,
+    /// Over blocks written before.
     device: Vec<Round>,
+    device_new_blocks: Vec<Round>,
     engine_bytes_per_second: Spread,
     device_bytes_per_second: Spread,
     /// Engine bytes per second over device bytes per second, round by round.
     device_ratio: Spread,
+    device_new_blocks_ratio: Spread,
 }
 
 pub fn run(plan: &Plan) -> Result<(), String> {
     let plan = plan.clone().checked()?;
     let folder = plan.place.folder(BASE_BYTES)?;
-    let (mut engine, mut engine_cost, mut device) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sides = Vec::new();
     for number in 0..plan.rounds {
-        let (side, raw) = round(&plan, number, &folder)?;
-        print_side(number, "engine", side.round);
-        print_side(number, "device", raw);
-        engine.push(side.round);
-        engine_cost.push(cost(&side));
-        device.push(raw);
+        let sides_of_round = round(&plan, number, &folder)?;
+        print_side(number, "engine", sides_of_round.engine.round);
+        print_side(number, "device", sides_of_round.device);
+        print_side(
+            number,
+            "device, new blocks",
+            sides_of_round.device_new_blocks,
+        );
+        sides.push(sides_of_round);
     }
-    let found = found(engine, engine_cost, device);
+    let found = found(&sides);
     print_summary(&plan, &found);
     plan.place.report("storage append", &plan, &found)
 }
 
-/// Both sides, in a folder of their own.
-fn round(plan: &Plan, number: u32, folder: &Folder) -> Result<(Side, Round), String> {
+/// What each side did in one round.
+struct Sides {
+    engine: Side,
+    device: Round,
+    device_new_blocks: Round,
+}
+
+/// One after the other, in a folder of their own.
+fn round(plan: &Plan, number: u32, folder: &Folder) -> Result<Sides, String> {
     let dir = folder.make(&format!("round-{number}"))?;
     let (load, dir_of_engine) = (plan.load.clone(), dir.clone());
-    let side = on_one_shard(move |rt| writers::append(rt, load, dir_of_engine))?;
+    let engine = on_one_shard(move |rt| writers::append(rt, load, dir_of_engine))?;
     let (size, duration) = (plan.load.size_bytes, plan.load.duration());
-    let (depth, dir_of_device) = (plan.device_writers(), dir.clone());
-    let device = on_one_shard(move |rt| async move {
-        device::write(&rt, dir_of_device, size, depth, duration).await
-    })?;
+    let depth = plan.device_writers();
+    let on_device = |blocks: Blocks| {
+        let dir = dir.clone();
+        on_one_shard(move |rt| async move {
+            device::write(&rt, dir, blocks, size, depth, duration).await
+        })
+    };
+    let sides = Sides {
+        engine,
+        device: on_device(Blocks::Old)?,
+        device_new_blocks: on_device(Blocks::New)?,
+    };
     remove(&dir)?;
-    Ok((side, device))
+    Ok(sides)
 }
 
 fn cost(side: &Side) -> Cost {
@@ -129,6 +156,9 @@ fn cost(side: &Side) -> Cost {
         journal_commits: stats.journal_commits,
         segment_writes: stats.segment_writes,
         segment_syncs: stats.segment_syncs,
+        checkpoints: stats.checkpoints,
+        segments_sealed: stats.segments_sealed,
+        segments_recycled: stats.segments_recycled,
         cpu_seconds_per_gb: side.cpu_seconds / (appended / 1e9),
         per_batch: PerBatch {
             allocations: per_batch(counts.allocations),
@@ -142,25 +172,33 @@ fn cost(side: &Side) -> Cost {
     }
 }
 
-fn found(engine: Vec<Round>, engine_cost: Vec<Cost>, device: Vec<Round>) -> Found {
+fn found(sides: &[Sides]) -> Found {
+    let of = |side: fn(&Sides) -> Round| -> Vec<Round> { sides.iter().map(side).collect() };
     let speeds = |rounds: &[Round]| -> Vec<f64> {
         let speed = |round: &Round| round.bytes_per_second;
         rounds.iter().map(speed).collect()
     };
+    let engine = of(|sides| sides.engine.round);
+    let (device, device_new_blocks) = (
+        of(|sides| sides.device),
+        of(|sides| sides.device_new_blocks),
+    );
     let (ours, theirs) = (speeds(&engine), speeds(&device));
     Found {
         device_ratio: Spread::of_ratios(&ours, &theirs),
+        device_new_blocks_ratio: Spread::of_ratios(&ours, &speeds(&device_new_blocks)),
         engine_bytes_per_second: Spread::of(ours),
         device_bytes_per_second: Spread::of(theirs),
+        engine_cost: sides.iter().map(|sides| cost(&sides.engine)).collect(),
         engine,
-        engine_cost,
         device,
+        device_new_blocks,
     }
 }
 
 fn print_side(number: u32, name: &str, round: Round) {
     println!(
-        "round {} {name:<6} {:>9.1} MB/s {:>9.0} ops/s  p50 {:>6} us  p99 {:>7} us  p99.9 {:>7} us",
+        "round {} {name:<18} {:>9.1} MB/s {:>9.0} ops/s  p50 {:>6} us  p99 {:>7} us  p99.9 {:>7} us",
         number + 1,
         round.bytes_per_second / 1e6,
         round.operations_per_second,
@@ -173,7 +211,7 @@ fn print_side(number: u32, name: &str, round: Round) {
 fn print_summary(plan: &Plan, found: &Found) {
     let load = &plan.load;
     println!(
-        "{} B batches, {} partitions, {} writers each, {:?}, one shard; device: {} writers, O_DIRECT|O_DSYNC over written blocks",
+        "{} B batches, {} partitions, {} writers each, {:?}, one shard; device: {} writers, O_DIRECT|O_DSYNC",
         load.size_bytes,
         load.partitions,
         load.depth,
@@ -181,8 +219,17 @@ fn print_summary(plan: &Plan, found: &Found) {
         plan.device_writers(),
     );
     println!(
-        "device ratio: {:.2} over {} rounds",
-        found.device_ratio, plan.rounds
+        "device ratio: {:.2} over {} rounds; over new blocks: {:.2}",
+        found.device_ratio, plan.rounds, found.device_new_blocks_ratio
+    );
+    let all = |count: fn(&Cost) -> u64| found.engine_cost.iter().map(count).sum::<u64>();
+    println!(
+        "segments: {} begun, of these {} in files of deleted ones; checkpoints: {}; journal commits: {}; segment writes: {}",
+        all(|cost| cost.segments_sealed),
+        all(|cost| cost.segments_recycled),
+        all(|cost| cost.checkpoints),
+        all(|cost| cost.journal_commits),
+        all(|cost| cost.segment_writes),
     );
     let median = |value: fn(&Cost) -> f64| Spread::of(found.engine_cost.iter().map(value)).median;
     println!(

@@ -13,15 +13,24 @@ use std::{
 use forebay_engine::rt::{File, Instant, OpenMode, Rt, buf::ALIGNMENT};
 
 use super::tasks::{join_all, spawn_all};
-use crate::{latency::Latencies, result::Round};
+use crate::{latency::Latencies, noise::Noise, result::Round};
+
+/// What a file consists of that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    /// Written once before the clock starts, and then overwritten round and round: the fastest durable write a file system offers,
+    /// and what a raw device would do.
+    Old,
+    /// None: the file grows with every write.
+    New,
+}
 
 /// Writes blocks of `size` bytes (rounded up to the alignment) one after another, `depth` in flight, each durable when it completes.
-///
-/// The file's blocks are written once before the clock starts and then overwritten round and round: the fastest durable write a
-/// file system offers, and what a raw device would do. The file stays.
+/// The file is removed again.
 pub async fn write(
     rt: &Rt,
     dir: PathBuf,
+    blocks: Blocks,
     size: usize,
     depth: usize,
     duration: Duration,
@@ -29,8 +38,16 @@ pub async fn write(
     let path = dir.join("device");
     let said = |error: io::Error| format!("{}: {error}", path.display());
     let block = size.next_multiple_of(ALIGNMENT);
-    let blocks = (256 << 20_u64).max(block as u64 * depth as u64 * 2) / block as u64;
-    fill(rt, &path, blocks * block as u64).await.map_err(said)?;
+    let (blocks, filled) = match blocks {
+        Blocks::Old => {
+            let blocks = (256 << 20_u64).max(block as u64 * depth as u64 * 2) / block as u64;
+            (blocks, blocks * block as u64)
+        }
+        Blocks::New => (u64::MAX / block as u64, 0),
+    };
+    fill(rt, &path, filled).await.map_err(said)?;
+    // As incompressible as records are: there are disks that are faster with zeros.
+    let content: Rc<[u8]> = Noise::new().bytes(block).into();
     let file = rt.open(&path, OpenMode::ReadWriteDurable).await;
     let file = Rc::new(file.map_err(said)?);
     let next = Rc::new(Cell::new(0));
@@ -38,19 +55,22 @@ pub async fn write(
     let ends = started.plus(duration);
     let writers = (0..depth).map(|_| {
         let (rt, file, next) = (rt.clone(), file.clone(), next.clone());
-        overwrite(rt, file, block, blocks, next, ends)
+        write_some(rt, file, content.clone(), blocks, next, ends)
     });
     let latencies = join_all(spawn_all(rt, writers)).await.map_err(said)?;
     let elapsed = rt.now().since(started);
+    let file = Rc::into_inner(file).expect("no writer is left");
+    file.close().await.map_err(said)?;
+    rt.remove_file(&path).await.map_err(said)?;
     let bytes = latencies.count() * block as u64;
     Ok(Round::new(bytes, elapsed, &latencies))
 }
 
 /// One of the writers that share the `next` block to be written.
-async fn overwrite(
+async fn write_some(
     rt: Rt,
     file: Rc<File>,
-    block: usize,
+    content: Rc<[u8]>,
     blocks: u64,
     next: Rc<Cell<u64>>,
     ends: Instant,
@@ -58,9 +78,11 @@ async fn overwrite(
     let mut latencies = Latencies::new();
     while rt.now() < ends {
         let index = next.replace(next.get() + 1);
-        let buffer = rt.alloc(block);
+        let mut buffer = rt.alloc_to_fill(content.len());
+        buffer.bytes_mut().copy_from_slice(&content);
         let began = rt.now();
-        file.write_at(buffer, index % blocks * block as u64).await?;
+        let position = index % blocks * content.len() as u64;
+        file.write_at(buffer, position).await?;
         latencies.record(rt.now().since(began));
     }
     Ok(latencies)

@@ -2,14 +2,14 @@
 //! that is synced by itself, as brokers without a journal do it, and against two raw loops of durable writes, each one write at a time over blocks
 //! written before: of a block, and of as much as all writers have waiting together.
 
-use std::{fs, io, path::Path, path::PathBuf, time::Duration};
+use std::{io, path::Path, path::PathBuf, time::Duration};
 
 use clap::Args;
 use forebay_engine::rt::{File, Instant, OpenMode, Rt, buf::ALIGNMENT};
 use serde::Serialize;
 
 use super::{
-    device,
+    device::{self, Blocks},
     folder::{BASE_BYTES, Folder, Place, remove},
     subject::on_one_shard,
     tasks::{join_all, spawn_all},
@@ -136,13 +136,9 @@ fn round(plan: &Plan, partitions: u32, number: u32, folder: &Folder) -> Result<S
 /// Durable writes one at a time, into a file that is gone afterwards.
 fn write_raw(dir: &Path, size: usize, duration: Duration) -> Result<Round, String> {
     let dir_of_shard = dir.to_path_buf();
-    let measured =
-        on_one_shard(
-            move |rt| async move { device::write(&rt, dir_of_shard, size, 1, duration).await },
-        );
-    let path = dir.join("device");
-    fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    measured
+    on_one_shard(move |rt| async move {
+        device::write(&rt, dir_of_shard, Blocks::Old, size, 1, duration).await
+    })
 }
 
 fn case(partitions: u32, sides: Vec<Sides>) -> Case {

@@ -22,6 +22,9 @@ pub const BYPASS_BYTES: usize = 256 << 10;
 /// Memory for what waits for the disk and for tail readers, unless the plan says something else.
 pub const TAIL_BYTES: usize = 128 << 20;
 
+/// Largest file, unless the plan says something else.
+pub const SEGMENT_BYTES: u64 = 1 << 30;
+
 #[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum DurabilityArg {
@@ -72,6 +75,7 @@ pub fn engine_config(dir: PathBuf, bypass_bytes: usize, tail_bytes_max: usize) -
         readahead_bytes_max: 64 << 20,
         checkpoint_interval_ms: 60_000,
         retention_check_interval_ms: 300_000,
+        spare_segments_max: 0,
         producer_id_expiration_ms: 86_400_000,
         syncs_together_min: SYNCS_TOGETHER_MIN,
         space: SpaceConfig::default(),
@@ -105,7 +109,7 @@ pub async fn open_log(
 fn log_config(durability: DurabilityArg) -> LogConfig {
     LogConfig {
         durability: durability.into(),
-        segment_bytes: 1 << 30,
+        segment_bytes: SEGMENT_BYTES,
         segment_ms: 7 * 24 * 3_600_000,
         index_interval_bytes: 4096,
         retention_bytes: None,
@@ -170,6 +174,10 @@ impl Progress {
 async fn wake_writers(engine: Engine, moved: Rc<HashMap<LogId, Notify>>) {
     loop {
         let logs = engine.progress().await;
+        // Nobody else has a replica: what counts is committed, and retention may delete it.
+        for log in logs.iter().filter_map(|id| engine.log(*id)) {
+            log.set_high_watermark(log.marks().counted_end);
+        }
         logs.iter()
             .filter_map(|id| moved.get(id))
             .for_each(Notify::notify_all);

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use bytes::BytesMut;
 use clap::Args;
 use forebay_engine::{
-    Engine, EngineStats, Log,
+    Engine, EngineConfig, EngineStats, Log, LogConfig,
     rt::{Instant, Rt, local::Notify},
 };
 use serde::Serialize;
@@ -23,6 +23,18 @@ use crate::{
 
 /// What may go to the journal must fit one of its files.
 const BYPASS_BYTES_MAX: usize = 32 << 20;
+
+const SPARE_SEGMENTS_MAX: usize = 16;
+
+/// As in Kafka, positions in a segment have 31 bits.
+const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// What is filled before the clock starts.
+const RETENTION_BYTES_MAX: u64 = 1 << 40;
+
+/// A log is filled with batches of this size, so many at once.
+const FILL_BATCH_BYTES: usize = 256 << 10;
+const FILL_BATCHES: u32 = 8;
 
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct Load {
@@ -49,6 +61,14 @@ pub struct Load {
     /// Appends waiting in one partition beyond this go straight to its segment
     #[arg(long, default_value_t = subject::BYPASS_BYTES)]
     pub bypass_bytes: usize,
+    #[arg(long, default_value_t = subject::SEGMENT_BYTES)]
+    pub segment_bytes: u64,
+    /// What each log keeps; it is filled so far before the clock starts, until it deletes. Default: everything
+    #[arg(long)]
+    pub retention_bytes: Option<u64>,
+    /// Files of deleted segments that each log keeps for its next ones; with 0 all segments are new files
+    #[arg(long, default_value_t = 0)]
+    pub spare_segments: usize,
 }
 
 impl Load {
@@ -63,6 +83,9 @@ impl Load {
             warm_up_seconds: 1,
             tail_bytes: subject::TAIL_BYTES,
             bypass_bytes: subject::BYPASS_BYTES,
+            segment_bytes: subject::SEGMENT_BYTES,
+            retention_bytes: None,
+            spare_segments: 0,
         }
     }
 
@@ -72,7 +95,20 @@ impl Load {
         within("--depth", self.depth, 1..=COUNT_MAX / self.partitions)?;
         within("--seconds", self.seconds, 1..=SECONDS_MAX)?;
         within("--warm-up-seconds", self.warm_up_seconds, 0..=SECONDS_MAX)?;
-        within("--bypass-bytes", self.bypass_bytes, 0..=BYPASS_BYTES_MAX)
+        within("--bypass-bytes", self.bypass_bytes, 0..=BYPASS_BYTES_MAX)?;
+        within(
+            "--spare-segments",
+            self.spare_segments,
+            0..=SPARE_SEGMENTS_MAX,
+        )?;
+        let least = (self.size_bytes as u64).max(FILL_BATCH_BYTES as u64) * 2;
+        within(
+            "--segment-bytes",
+            self.segment_bytes,
+            least..=SEGMENT_BYTES_MAX,
+        )?;
+        let retention = self.retention_bytes.unwrap_or(0);
+        within("--retention-bytes", retention, 0..=RETENTION_BYTES_MAX)
     }
 
     /// Batches waiting at the same time.
@@ -95,18 +131,60 @@ pub struct Side {
 
 /// All writers of one round on one engine.
 pub async fn append(rt: Rt, load: Load, dir: PathBuf) -> Result<Side, String> {
-    let config = engine_config(dir, load.bypass_bytes, load.tail_bytes);
+    let config = EngineConfig {
+        spare_segments_max: load.spare_segments,
+        ..engine_config(dir, load.bypass_bytes, load.tail_bytes)
+    };
     let engine = subject::open(&rt, config).await?;
     let mut logs = Vec::new();
     for partition in 0..load.partitions {
-        logs.push(subject::open_log(&engine, load.durability, partition).await?);
+        let log = subject::open_log(&engine, load.durability, partition).await?;
+        log.configure(LogConfig {
+            segment_bytes: load.segment_bytes,
+            retention_bytes: load.retention_bytes,
+            ..log.config()
+        });
+        logs.push(log);
     }
     subject::begin(&engine).await?;
     let progress = Progress::watch(&rt, &engine, &logs);
+    if load.retention_bytes.is_some() {
+        for log in &logs {
+            fill(&rt, &engine, log, &progress, load.spare_segments > 0).await?;
+        }
+    }
     let side = measure(&rt, &load, &engine, &logs, &progress).await?;
     progress.stop().await;
     subject::close(&engine).await?;
     Ok(side)
+}
+
+/// Appends large batches until the log deletes as much as it gets, and goes on in files of deleted segments if it keeps some.
+async fn fill(
+    rt: &Rt,
+    engine: &Engine,
+    log: &Log,
+    progress: &Progress,
+    recycles: bool,
+) -> Result<(), String> {
+    let template = batch_of(FILL_BATCH_BYTES, rt.wall_clock());
+    let (before, config) = (engine.stats(), log.config());
+    let bytes_max = config.retention_bytes.unwrap_or(0) + 6 * config.segment_bytes;
+    for _ in 0..bytes_max / (FILL_BATCH_BYTES as u64 * u64::from(FILL_BATCHES)) {
+        let since = difference(engine.stats(), before);
+        if since.segments_deleted > 1 && (!recycles || since.segments_recycled > 0) {
+            return Ok(());
+        }
+        let append = |_| {
+            let (rt, log, template) = (rt.clone(), log.clone(), template.clone());
+            let moved = progress.of(&log);
+            async move { append_one(&rt, &log, &moved, &template).await }
+        };
+        for append in spawn_all(rt, (0..FILL_BATCHES).map(append)) {
+            append.await?;
+        }
+    }
+    Err("the log does not delete what is over its limit".to_string())
 }
 
 async fn measure(
@@ -176,6 +254,10 @@ fn difference(after: EngineStats, before: EngineStats) -> EngineStats {
         segment_syncs: after.segment_syncs - before.segment_syncs,
         file_system_syncs: after.file_system_syncs - before.file_system_syncs,
         bypass_writes: after.bypass_writes - before.bypass_writes,
+        checkpoints: after.checkpoints - before.checkpoints,
+        segments_sealed: after.segments_sealed - before.segments_sealed,
+        segments_recycled: after.segments_recycled - before.segments_recycled,
+        segments_deleted: after.segments_deleted - before.segments_deleted,
         ..after
     }
 }

@@ -34,7 +34,7 @@ pub const MAGIC: i8 = 2;
 const BATCH_LENGTH_MIN: i32 = 14;
 
 /// Where each field begins.
-pub(super) mod at {
+pub(crate) mod at {
     pub const BASE_OFFSET: usize = 0;
     pub const BATCH_LENGTH: usize = 8;
     pub const LEADER_EPOCH: usize = 12;

@@ -1,7 +1,10 @@
 //! The engine's own tasks: one commits the journal, one checkpoints, one applies retention, one takes
 //! offline logs online again, one watches the free space. None per log.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::select;
 
@@ -136,6 +139,7 @@ impl Inner {
             let wait = Duration::from_nanos(due.0.saturating_sub(self.shared.rt.now().0));
             self.shared.rt.timeout(wait, added).await;
             self.remove_due_files().await;
+            self.retain_rolled().await;
             if self.shared.rt.now() >= next_check {
                 self.check_retention().await;
                 next_check = self.after(interval);
@@ -186,6 +190,14 @@ impl Inner {
         }
     }
 
+    /// Logs that have just completed a segment.
+    async fn retain_rolled(&self) {
+        let rolled = self.shared.rolled.take();
+        for log in rolled.iter().filter_map(Weak::upgrade) {
+            retain(&log).await;
+        }
+    }
+
     async fn check_retention(&self) {
         let logs: Vec<Rc<LogInner>> = self.logs.borrow().values().cloned().collect();
         let now = self.shared.rt.wall_clock();
@@ -196,12 +208,10 @@ impl Inner {
                 state.producers.expire(now, idle_ms);
                 state.cursors.drop_idle(&self.shared);
             }
-            if log.fault().is_none()
-                && let Err(fault) = log.retain().await
-            {
-                // Nothing is lost by deleting later.
-                tracing::warn!(log = %log.name, %fault, "retention failed");
+            if self.shared.space.is_low() {
+                log.drop_spares().await;
             }
+            retain(&log).await;
             self.shared.rt.yield_now().await;
         }
         self.rest_idle_logs().await;
@@ -214,5 +224,14 @@ impl Inner {
                 tracing::warn!(log = %log.name, %fault, "cannot bring an idle log to rest");
             }
         }
+    }
+}
+
+async fn retain(log: &Rc<LogInner>) {
+    if log.fault().is_none()
+        && let Err(fault) = log.retain().await
+    {
+        // Nothing is lost by deleting later.
+        tracing::warn!(log = %log.name, %fault, "retention failed");
     }
 }

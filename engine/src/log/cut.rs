@@ -14,6 +14,7 @@
 use std::{path::PathBuf, rc::Rc};
 
 use super::{
+    in_flight::InFlight,
     producers::Producers,
     shared::Handle,
     state::{LogInner, Phase},
@@ -97,6 +98,7 @@ impl LogInner {
         self.changed.notify_all();
         self.report();
         self.record().await?;
+        self.drop_spares().await;
         for base in removed {
             self.remove_files(&[index_path(&self.dir, base), segment_path(&self.dir, base)])
                 .await?;
@@ -234,7 +236,7 @@ impl LogInner {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         assert!(
-            state.write.paused && !state.write.running,
+            state.write.paused && !state.write.is_busy(),
             "the writer stands"
         );
         let kept = state.segment_before(cut.end);
@@ -260,6 +262,8 @@ impl LogInner {
         let write = &mut state.write;
         write.segment_base = base;
         write.writer = Some(SegmentWriter::at(len));
+        write.in_flight = InFlight::default();
+        write.planned_end = cut.end;
         write.flushed_end = cut.end;
         write.synced_end = cut.end;
         write.wanted_end = cut.end;

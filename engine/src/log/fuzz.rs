@@ -220,6 +220,7 @@ fn engine_config() -> EngineConfig {
         readahead_bytes_max: 8 << 20,
         checkpoint_interval_ms: 60_000,
         retention_check_interval_ms: 60_000,
+        spare_segments_max: 1,
         producer_id_expiration_ms: 86_400_000,
         space: SpaceConfig::default(),
         syncs_together_min: 3,

@@ -14,6 +14,7 @@ use std::{path::PathBuf, rc::Rc};
 use bytes::Bytes;
 
 use super::{
+    in_flight::InFlight,
     rest::Rest,
     shared::Handle,
     state::{LogInner, Phase, State},
@@ -98,6 +99,8 @@ impl LogInner {
         state.fault = None;
         state.tail.mark_flushed(mended.end_offset);
         state.write.writer = Some(SegmentWriter::at(mended.end));
+        state.write.in_flight = InFlight::default();
+        state.write.planned_end = mended.end_offset;
         state.write.flushed_end = mended.end_offset;
         state.write.synced_end = mended.end_offset;
         state.write.padded = true;
@@ -178,7 +181,7 @@ impl LogInner {
 
 /// A writer that is paused without end is what a cut that failed halfway leaves.
 fn is_mendable(state: &State) -> bool {
-    let is_still = !state.write.running && state.write.syncs == 0 && state.rest != Rest::Turning;
+    let is_still = !state.write.is_busy() && state.write.syncs == 0 && state.rest != Rest::Turning;
     wants_mending(state) && state.phase == Phase::Open && is_still
 }
 

@@ -4,6 +4,7 @@ mod append;
 mod cut;
 pub mod epochs;
 pub mod fuzz;
+mod in_flight;
 pub mod marks;
 mod mend;
 pub(crate) mod open;
@@ -17,6 +18,7 @@ pub(crate) mod scrub;
 pub(crate) mod settle;
 pub(crate) mod shared;
 pub(crate) mod space;
+mod spares;
 pub(crate) mod state;
 mod tail;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Durability, LogConfig, Marks,
+    in_flight::InFlight,
     pending::Pending,
     read::Cursors,
     recovery::{
@@ -18,6 +19,7 @@ use super::{
     },
     rest::{self, Rest},
     shared::{Handle, Shared},
+    spares::Spares,
     state::{FIRST_GENERATION, LogInner, Phase, State, WriteState},
     tail::Tail,
     together::Wanted,
@@ -301,7 +303,7 @@ pub async fn tidy(rt: &Rt, dir: &Path) -> Result<Vec<(Offset, u64)>, Fault> {
     for entry in listed {
         match FileKind::of(&entry.name) {
             FileKind::Segment(_) | FileKind::Index(_) | FileKind::Identity => {}
-            FileKind::Deleted | FileKind::Temporary => {
+            FileKind::Deleted | FileKind::Spare | FileKind::Temporary => {
                 let path = dir.join(&entry.name);
                 match rt.remove_file(&path).await {
                     Ok(()) => removed = true,
@@ -325,7 +327,10 @@ pub async fn tidy(rt: &Rt, dir: &Path) -> Result<Vec<(Offset, u64)>, Fault> {
 pub fn has_leftovers(listed: &[DirEntry]) -> bool {
     listed.iter().any(|entry| {
         let kind = FileKind::of(&entry.name);
-        matches!(kind, FileKind::Deleted | FileKind::Temporary)
+        matches!(
+            kind,
+            FileKind::Deleted | FileKind::Spare | FileKind::Temporary
+        )
     })
 }
 
@@ -475,6 +480,8 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
     let write = WriteState {
         segment_base: active.base,
         writer: Some(SegmentWriter::at(active.len)),
+        in_flight: InFlight::default(),
+        planned_end: end,
         flushed_end: end,
         synced_end: durable_end,
         wanted_end: end,
@@ -497,6 +504,7 @@ fn recovered_state(recovered: Recovered, config: LogConfig) -> State {
         write,
         segments: recovered.segments,
         cursors: Cursors::default(),
+        spares: Spares::default(),
         checkpoint: None,
         phase: Phase::Open,
         rest: Rest::Awake,

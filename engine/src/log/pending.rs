@@ -73,6 +73,11 @@ impl Pending {
         self.waiting_bytes == 0 && self.submitted.is_empty()
     }
 
+    /// Whether something waits, from `offset` on.
+    pub fn waits_from(&self, offset: Offset) -> bool {
+        self.waiting_bytes > 0 && self.waiting_from == offset
+    }
+
     pub fn waiting_from(&self) -> Offset {
         self.waiting_from
     }

@@ -17,12 +17,14 @@ use std::{cell::RefCell, path::PathBuf, rc::Rc};
 
 use super::{
     LogConfig, Marks,
+    in_flight::InFlight,
     open::{check_identity, first_needed, has_leftovers, remove_below, segments_in, tidy},
     pending::Pending,
     read::{Cursors, load_index},
     recovery::{Recovered, Recovery},
     retention::is_over_age,
     shared::Shared,
+    spares::Spares,
     state::{LogInner, Phase, State, WriteState},
     tail::Tail,
 };
@@ -106,6 +108,8 @@ impl LogInner {
         let write = WriteState {
             segment_base: known.recovery_segment_base,
             writer: Some(SegmentWriter::at(known.recovery_position)),
+            in_flight: InFlight::default(),
+            planned_end: end,
             flushed_end: end,
             synced_end: end,
             wanted_end: end,
@@ -127,6 +131,7 @@ impl LogInner {
             epochs: known.epochs.clone(),
             write,
             cursors: Cursors::default(),
+            spares: Spares::default(),
             checkpoint: Some(known),
             phase: Phase::Open,
             rest: Rest::Asleep,
@@ -366,6 +371,7 @@ impl LogInner {
     /// Stops the writer and cuts the active segment's file to its exact length.
     async fn exact_length(self: &Rc<Self>) -> Result<(), Fault> {
         self.pause_writer().await;
+        self.end_spares().await;
         let (base, len, padded) = {
             let state = self.state.borrow();
             (state.active().base, state.active().len, state.write.padded)

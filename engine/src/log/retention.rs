@@ -4,7 +4,7 @@
 //! does, and goes the next time. A deleted segment's file is renamed at once and removed later, so that a reader that has it open
 //! comes to its end in peace.
 
-use std::{collections::VecDeque, rc::Rc, time::Duration};
+use std::{collections::VecDeque, path::Path, rc::Rc, time::Duration};
 
 use super::{
     LogConfig, Marks,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::Fault,
     rt::durable,
-    segment::{Index, Segment, SegmentIndex, index_path, segment_path},
+    segment::{Index, Segment, SegmentIndex, index_path, segment_path, spare_path},
     types::{Offset, Timestamp},
 };
 
@@ -177,14 +177,14 @@ impl LogInner {
             removal.left.extend(state.segments.drain(..count));
         }
         let count = removal.left.len();
-        while let Some(base) = removal.left.front().map(|segment| segment.base) {
+        while !removal.left.is_empty() {
             // One at a time: while names are held no log of the shard can open a file.
             let _names = self.shared.hold_names().await;
             if self.state.borrow().phase == Phase::Removed {
                 // What has these names now may belong to the next log of the same name.
                 return Ok(());
             }
-            self.give_files_up(base).await?;
+            self.give_files_up(&removal.left[0]).await?;
             removal.left.pop_front();
         }
         self.shared.deletion_added.notify_all();
@@ -203,23 +203,33 @@ impl LogInner {
         Ok(())
     }
 
-    /// Renames the files of a segment that is out of the log; they are removed when their last reader had time to finish.
-    async fn give_files_up(&self, base: Offset) -> Result<(), Fault> {
+    /// Renames the files of a segment that is out of the log; they are removed when their last reader had time to finish. Or its file is kept for
+    /// the next segment: a reader that still has it open knows that the log has changed, and throws away what it finds.
+    async fn give_files_up(self: &Rc<Self>, segment: &Segment) -> Result<(), Fault> {
         let rt = &self.shared.rt;
+        let base = segment.base;
         let delay_ms = self.state.borrow().config.file_delete_delay_ms;
         let due = rt.now().plus(Duration::from_millis(delay_ms));
         self.shared.forget_segment(self.segment_key(base));
         self.state.borrow_mut().renames_begun += 1;
+        let rename = async |from: &Path, to: &Path| {
+            let renamed = rt.rename(from, to).await;
+            renamed.map_err(|error| Fault::io("rename", from, error))
+        };
         // The index first: a crash must not leave one that nobody removes.
         for path in [index_path(&self.dir, base), segment_path(&self.dir, base)] {
             if !rt.exists(&path).await {
                 continue;
             }
+            if path == segment_path(&self.dir, base) && self.wants_spare(segment) {
+                rename(&path, &spare_path(&self.dir, base)).await?;
+                self.keep_spare(segment);
+                continue;
+            }
             let mut name = path.clone().into_os_string();
             name.push(".deleted");
             let deleted = std::path::PathBuf::from(name);
-            let renamed = rt.rename(&path, &deleted).await;
-            renamed.map_err(|error| Fault::io("rename", &path, error))?;
+            rename(&path, &deleted).await?;
             let deletion = Deletion { due, path: deleted };
             self.shared.deletions.borrow_mut().push_back(deletion);
         }

@@ -144,6 +144,7 @@ impl LogInner {
         self.wait_until(|state| state.fault.is_some() || state.segment_to_seal().is_none())
             .await;
         self.pause_writer().await;
+        self.end_spares().await;
         if let Some(fault) = self.fault() {
             return Err(fault);
         }
@@ -200,6 +201,7 @@ impl LogInner {
         self.state.borrow_mut().phase = Phase::Removed;
         self.changed.notify_all();
         self.pause_writer().await;
+        self.end_spares().await;
         self.forget_files();
         remove_dir(&self.shared, data_dir, &self.name).await
     }

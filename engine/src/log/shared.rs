@@ -5,12 +5,13 @@ use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     io,
     path::{Path, PathBuf},
-    rc::Rc,
+    rc::{Rc, Weak},
 };
 
 use super::{
     SpaceUse,
     space::{Space, SpaceConfig},
+    state::LogInner,
     tail::TailPool,
     together::Syncs,
 };
@@ -43,6 +44,10 @@ pub struct EngineStats {
     pub file_system_syncs: u64,
     pub segments_sealed: u64,
     pub segments_deleted: u64,
+    /// Segments that began in the file of a deleted one.
+    pub segments_recycled: u64,
+    /// In files of deleted segments that are kept for this.
+    pub spare_bytes: u64,
     pub bypass_writes: u64,
     pub bypass_bytes: u64,
     pub checkpoints: u64,
@@ -82,6 +87,7 @@ pub struct Limits {
     pub tail_bytes_max: usize,
     pub readahead_bytes_max: usize,
     pub syncs_together_min: usize,
+    pub spare_segments_max: usize,
 }
 
 /// Open segment files of a shard that are kept open though nobody uses them at the moment.
@@ -132,6 +138,8 @@ pub struct Shared {
     pub checkpoints: CheckpointRequests,
     pub syncs: Syncs,
     pub deletions: RefCell<VecDeque<Deletion>>,
+    /// Logs that completed a segment: retention looks at them at once, so that the next one finds a spare file.
+    pub rolled: RefCell<Vec<Weak<LogInner>>>,
     /// Damaged places that the operator knows of.
     damaged: RefCell<BTreeSet<(SegmentKey, u64)>>,
     pub deletion_added: Notify,
@@ -164,6 +172,7 @@ impl Shared {
             checkpoints: CheckpointRequests::default(),
             syncs: Syncs::new(file_system),
             deletions: RefCell::default(),
+            rolled: RefCell::default(),
             damaged: RefCell::default(),
             deletion_added: Notify::new(),
             next_log_key: Cell::new(0),

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use super::{
     Durability, LogConfig, Marks,
     epochs::Epochs,
+    in_flight::InFlight,
     pending::{Decision, Pending},
     producers::Producers,
     read::Cursors,
     rest::{Outline, Rest},
     shared::{SegmentKey, Shared},
+    spares::Spares,
     tail::{Eviction, Tail, TailBatch},
 };
 use crate::{
@@ -55,6 +57,7 @@ pub struct State {
     pub epochs: Epochs,
     pub write: WriteState,
     pub cursors: Cursors,
+    pub spares: Spares,
     /// The last durable record of this log in a checkpoint. After a cut it is of an older generation until the next checkpoint.
     pub checkpoint: Option<Rc<LogCheckpoint>>,
     pub phase: Phase,
@@ -87,15 +90,18 @@ pub enum Phase {
 pub struct WriteState {
     /// The segment that is being written; later ones have no file yet, earlier ones are sealed.
     pub segment_base: Offset,
-    /// The end of its file; taken by the write in flight.
+    /// The end of its file with all that is on its way there; away while a write is being planned.
     pub writer: Option<SegmentWriter>,
+    pub in_flight: InFlight,
+    /// Everything below is in segments or on its way there.
+    pub planned_end: Offset,
     /// Everything below is in segments.
     pub flushed_end: Offset,
     /// Everything below is durable in segments.
     pub synced_end: Offset,
     /// Somebody wants everything below in segments.
     pub wanted_end: Offset,
-    /// A task writes or seals.
+    /// A task plans writes or seals.
     pub running: bool,
     /// No new write may begin.
     pub paused: bool,
@@ -107,6 +113,13 @@ pub struct WriteState {
     pub index_saved_len: u64,
     /// That side file is being written: a seal, which writes it too, has to wait.
     pub index_saving: bool,
+}
+
+impl WriteState {
+    /// Something of the writer's is at the disk, or may be.
+    pub fn is_busy(&self) -> bool {
+        self.running || !self.in_flight.is_quiet()
+    }
 }
 
 impl State {
@@ -214,7 +227,7 @@ impl State {
         } else if segment.base > self.write.segment_base {
             0
         } else {
-            // While a write is in flight the writer is away: the oldest unflushed batch begins where the file ends.
+            // The writer is ahead by what is in flight: the oldest unflushed batch begins where the file ends.
             self.tail
                 .unflushed()
                 .next()

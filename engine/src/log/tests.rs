@@ -9,6 +9,7 @@ mod recovery;
 mod rest;
 mod scrub;
 mod space;
+mod spares;
 mod table;
 mod unsynced;
 
@@ -71,6 +72,7 @@ impl Rig {
             readahead_bytes_max: 8 << 20,
             checkpoint_interval_ms: 60_000,
             retention_check_interval_ms: 60_000,
+            spare_segments_max: 1,
             producer_id_expiration_ms: 86_400_000,
             syncs_together_min: 3,
             space: SpaceConfig::default(),

@@ -6,6 +6,7 @@
 
 pub mod index;
 pub mod reader;
+pub mod spare;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use crate::{
 
 pub use index::{Index, IndexTail};
 pub use reader::{Next, SegmentReader};
-pub use writer::SegmentWriter;
+pub use spare::Seams;
+pub use writer::{End, SegmentWriter};
 
 /// Kafka's tools hold a position in 32 bits with a sign; so no segment grows past this.
 pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
@@ -33,6 +35,8 @@ pub enum FileKind {
     Identity,
     /// `*.deleted`: out of the log, its file waits for its last reader.
     Deleted,
+    /// `<base offset, 20 digits>.spare`: was a segment; the next one takes its blocks over.
+    Spare,
     /// `*.tmp`: the unfinished half of a replaced file.
     Temporary,
     /// Not ours.
@@ -52,6 +56,7 @@ impl FileKind {
         match extension {
             "deleted" => FileKind::Deleted,
             "tmp" => FileKind::Temporary,
+            "spare" => base_of(stem).map_or(FileKind::Foreign, |_| FileKind::Spare),
             "log" => base_of(stem).map_or(FileKind::Foreign, FileKind::Segment),
             "fbi" => base_of(stem).map_or(FileKind::Foreign, FileKind::Index),
             _ => FileKind::Foreign,
@@ -75,12 +80,17 @@ pub fn index_path(dir: &Path, base: Offset) -> PathBuf {
     dir.join(format!("{:020}.fbi", base.get()))
 }
 
+pub fn spare_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{:020}.spare", base.get()))
+}
+
 /// What the log knows of one of its segments.
 pub struct Segment {
     pub base: Offset,
     /// Exact bytes of the batches that belong to it, written yet or not.
     pub len: u64,
     pub index: SegmentIndex,
+    pub seams: Seams,
 }
 
 /// Where the index of a segment is.
@@ -97,6 +107,7 @@ impl Segment {
             base,
             len: 0,
             index: SegmentIndex::Live(Index::new(base, index_interval_bytes, created)),
+            seams: Seams::none(),
         }
     }
 
@@ -107,6 +118,7 @@ impl Segment {
             index: SegmentIndex::OnDisk {
                 max_timestamp: None,
             },
+            seams: Seams::unknown(),
         }
     }
 
@@ -117,6 +129,7 @@ impl Segment {
             panic!("a sealed segment takes no batches");
         };
         index.push(header, position);
+        self.seams.note(position);
         self.len += header.total_len as u64;
         assert_eq!(index.len(), self.len, "index and segment must agree");
         position
@@ -154,6 +167,8 @@ mod tests {
             ("99999999999999999999.log", FileKind::Foreign),
             ("00000000000000001234.log.deleted", FileKind::Deleted),
             ("00000000000000001234.fbi.tmp", FileKind::Temporary),
+            ("00000000000000001234.spare", FileKind::Spare),
+            ("1234.spare", FileKind::Foreign),
             ("partition.metadata", FileKind::Identity),
             ("leader-epoch-checkpoint", FileKind::Foreign),
             ("00000000000000001234.index", FileKind::Foreign),

@@ -2,7 +2,7 @@
 //!
 //! A direct write begins and ends at block boundaries, batches do not. So each write begins at the block that holds the
 //! current end: its *head*, the bytes of that block which are written already, is kept in memory and written again with
-//! the same content. The last block is padded with zeros.
+//! the same content. The last block is padded with zeros, or left to the next write where that one is going to follow at once.
 
 use std::io;
 
@@ -18,11 +18,33 @@ const BLOCK: u64 = ALIGNMENT as u64;
 /// So often a block is read until two reads that follow one another agree.
 const READS_MAX: usize = 5;
 
-/// The end of one segment file. It belongs to one write at a time: whoever writes takes it and puts it back.
+/// The end of one segment file, with all writes that were planned.
 pub struct SegmentWriter {
     position: u64,
     /// The bytes of the block that holds `position`, up to it; `None` until read back after an open.
     head: Option<Vec<u8>>,
+}
+
+/// What is done with the bytes of a write that do not fill their block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Padded with zeros. No other write may begin before this one has ended: it would be to the same block, and of two writes
+    /// to one block nobody knows which comes last.
+    Padded,
+    /// Left to the next write, which begins with them.
+    Left,
+}
+
+/// Whole blocks and where they go.
+pub struct PlannedWrite {
+    position: u64,
+    buf: AlignedBuf,
+}
+
+impl PlannedWrite {
+    pub async fn run(self, file: &File) -> io::Result<()> {
+        file.write_at(self.buf, self.position).await
+    }
 }
 
 impl SegmentWriter {
@@ -34,18 +56,24 @@ impl SegmentWriter {
         }
     }
 
-    /// Exact bytes written.
+    /// Exact bytes written or planned.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Appends the slices with one write. On an error the writer must not be used again.
-    pub async fn append(&mut self, rt: &Rt, file: &File, slices: &[Bytes]) -> io::Result<u64> {
+    /// Reads what a write begins with, unless it is known.
+    pub async fn make_ready(&mut self, file: &File) -> io::Result<()> {
+        if self.head.is_none() {
+            let start = self.position - self.position % BLOCK;
+            self.head = Some(self.read_head(file, start).await?);
+        }
+        Ok(())
+    }
+
+    /// Plans the write of the slices behind what is there. If a planned write fails the writer must not be used again.
+    pub fn plan(&mut self, rt: &Rt, slices: &[Bytes], end: End) -> PlannedWrite {
         let start = self.position - self.position % BLOCK;
-        let head = match self.head.take() {
-            Some(head) => head,
-            None => self.read_head(file, start).await?,
-        };
+        let head = self.head.take().expect("made ready");
         assert_eq!(
             start + head.len() as u64,
             self.position,
@@ -60,11 +88,17 @@ impl SegmentWriter {
             at += slice.len();
         }
         assert_eq!(at, used, "all slices are in the buffer");
-        let next_head = buf.bytes()[used - used % ALIGNMENT..used].to_vec();
-        file.write_at(buf, start).await?;
+        let whole = used - used % ALIGNMENT;
+        self.head = Some(buf.bytes()[whole..used].to_vec());
+        if end == End::Left {
+            assert!(whole > 0, "a write has a block");
+            buf.trim(whole);
+        }
         self.position += bytes as u64;
-        self.head = Some(next_head);
-        Ok(bytes as u64)
+        PlannedWrite {
+            position: start,
+            buf,
+        }
     }
 
     async fn read_head(&self, file: &File, start: u64) -> io::Result<Vec<u8>> {

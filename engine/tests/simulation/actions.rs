@@ -35,6 +35,8 @@ pub struct World {
     /// Makes every record unlike any other.
     pub salt: u64,
     pub topics: u64,
+    /// Of the one record that each batch has, if all batches are of one length.
+    uniform_bytes: Option<usize>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             epoch: 0,
             salt: 0,
             topics: 0,
+            uniform_bytes: plan::uniform_bytes(seed),
         };
         for at in 0..LOGS {
             let model = world.new_model(at);
@@ -70,8 +73,16 @@ impl World {
             partition,
         };
         let topic = "t".to_string();
-        let config = plan::log_config(&mut self.rng);
+        let config = self.log_config();
         LogModel::new(id, LogName { topic, partition }, config, PRODUCERS)
+    }
+
+    fn log_config(&mut self) -> LogConfig {
+        let config = plan::log_config(&mut self.rng);
+        match self.uniform_bytes {
+            Some(_) => plan::deleting_soon(config),
+            None => config,
+        }
     }
 
     /// The log has been deleted: the next one of its name is another.
@@ -452,7 +463,7 @@ impl Hands {
         if world.models[at].cutting || world.models[at].faulted {
             return;
         }
-        let mut config = plan::log_config(&mut world.rng);
+        let mut config = world.log_config();
         if world.rng.chance(50) {
             config.durability = match log.config().durability {
                 Durability::Persisted => Durability::Replicated,
@@ -549,6 +560,25 @@ fn new_batch(
     at: usize,
     producer: Option<(usize, (i16, i32))>,
 ) -> BytesMut {
+    let uniform = world.uniform_bytes.map(|bytes| (1, bytes, Codec::None));
+    let (count, bytes, codec) = uniform.unwrap_or_else(|| any_batch(world, at));
+    let mut builder = BatchBuilder::new(codec);
+    if let Some((id, (epoch, sequence))) = producer {
+        builder = builder.producer(ProducerId(id as i64), ProducerEpoch(epoch), sequence);
+    }
+    let now = rt.wall_clock().0;
+    for _ in 0..count {
+        world.salt += 1;
+        let mut value = vec![world.salt as u8; bytes / count];
+        value.extend_from_slice(&world.salt.to_le_bytes());
+        let timestamp = Timestamp(now - world.rng.below(100) as i64);
+        builder.push(timestamp, None, Some(&value), &[]);
+    }
+    builder.build()
+}
+
+/// How many records, of how many bytes in all, and how they are compressed.
+fn any_batch(world: &mut World, at: usize) -> (usize, usize, Codec) {
     let rng = &mut world.rng;
     let short_lives = world.bent == Bent::ShortLives;
     let count = match short_lives {
@@ -570,19 +600,7 @@ fn new_batch(
     } else {
         Codec::None
     };
-    let mut builder = BatchBuilder::new(codec);
-    if let Some((id, (epoch, sequence))) = producer {
-        builder = builder.producer(ProducerId(id as i64), ProducerEpoch(epoch), sequence);
-    }
-    let now = rt.wall_clock().0;
-    for _ in 0..count {
-        world.salt += 1;
-        let mut value = vec![world.salt as u8; bytes / count];
-        value.extend_from_slice(&world.salt.to_le_bytes());
-        let timestamp = Timestamp(now - world.rng.below(100) as i64);
-        builder.push(timestamp, None, Some(&value), &[]);
-    }
-    builder.build()
+    (count, bytes, codec)
 }
 
 fn send(world: &mut World, at: usize, log: &Log, bytes: Bytes, producer: Option<usize>) {

@@ -71,8 +71,8 @@ async fn check_log(rt: &Rt, model: &LogModel, cut_end: i64, dir: PathBuf, erred:
                 indexes.insert(base);
             }
             FileKind::Identity => {}
-            // Not due yet when the engine was closed; the next open takes it.
-            FileKind::Deleted => {
+            // Not due yet, or not removed, when the engine was closed; the next open takes it.
+            FileKind::Deleted | FileKind::Spare => {
                 let base: i64 = name[..20].parse().expect("the base offset of a segment");
                 assert!(
                     base < model.log_start(),

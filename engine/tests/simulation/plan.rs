@@ -242,17 +242,21 @@ pub fn engine_config(rng: &mut Rng, bent: Bent) -> EngineConfig {
 
 fn any_engine_config(rng: &mut Rng) -> EngineConfig {
     let bypass_bytes = [2, 6, 12][rng.below(3)] * 1024;
+    let journal_file_bytes = [32, 48, 128][rng.below(3)] * 1024;
+    let journal_files = 2 + rng.below(3);
     EngineConfig {
         data_dir: PathBuf::from(DATA_DIR),
         shard: ShardId(0),
-        journal_file_bytes: [32, 48, 128][rng.below(3)] * 1024,
-        journal_files: 2 + rng.below(3),
+        journal_file_bytes,
+        journal_files,
         bypass_bytes,
         write_chunk_bytes_max: [8, 16, 64][rng.below(3)] * 1024,
         tail_bytes_max: [24, 64, 512][rng.below(3)] * 1024,
         readahead_bytes_max: [16, 256][rng.below(2)] * 1024,
         checkpoint_interval_ms: [3, 15, 60, 10_000][rng.below(4)],
         retention_check_interval_ms: [5, 30][rng.below(2)],
+        // 2, 0 or 1. Not drawn, so that each seed stays what it was.
+        spare_segments_max: journal_files % 3,
         producer_id_expiration_ms: 86_400_000,
         syncs_together_min: 2,
         space: SpaceConfig {
@@ -279,6 +283,21 @@ pub fn log_config(rng: &mut Rng) -> LogConfig {
         delete: true,
         space: SpaceUse::Data,
         rules: rules(),
+    }
+}
+
+/// In one of 16 seeds all batches are of one length, so that they stand at the same positions in every segment: the most that a torn write over an
+/// older batch can mix up, where the file of a deleted segment is used again. No random number is drawn for it: the other seeds stay what they were.
+pub fn uniform_bytes(seed: u64) -> Option<usize> {
+    (seed % 16 == 15).then(|| 400 + (seed / 16 * 37 % 900) as usize)
+}
+
+/// The same with segments that are soon deleted.
+pub fn deleting_soon(config: LogConfig) -> LogConfig {
+    LogConfig {
+        segment_bytes: config.segment_bytes.min(24 << 10),
+        retention_bytes: Some(30_000),
+        ..config
     }
 }
 

@@ -1,11 +1,12 @@
 //! `forebay dump-log`, alias `kafka-dump-log`: prints the batches and records of segment files, and checks them.
 //!
-//! Reads one batch at a time, whatever the size of the file. An active segment may end in zeros: they are named, not
-//! mistaken for damage.
+//! Reads one batch at a time, whatever the size of the file. An active segment may end in zeros, and behind them, where its file was
+//! that of a deleted segment, in what that one held: both are named, not mistaken for damage.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufReader, Read, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,8 @@ use clap::Parser;
 use forebay_engine::{
     TimestampType,
     batch::{BatchError, BatchHeader, HEADER_LEN, Record, Records},
+    rt::buf::ALIGNMENT,
+    segment::FileKind,
 };
 
 use super::outcome::CliError;
@@ -68,14 +71,16 @@ pub fn run(args: &DumpLogArgs, out: &mut dyn Write) -> Result<(), CliError> {
 /// Prints one file. Returns what is wrong with it, if anything.
 fn dump(args: &DumpLogArgs, path: &Path, out: &mut dyn Write) -> Result<Option<String>, CliError> {
     let fail = |error: io::Error| CliError::failed(format!("{}: {error}", path.display()));
-    if let Some(base) = path
+    let base = path
         .file_stem()
-        .and_then(|stem| stem.to_str()?.parse::<i64>().ok())
-    {
+        .and_then(|stem| stem.to_str()?.parse::<i64>().ok());
+    if let Some(base) = base {
         writeln!(out, "Log starting offset: {base}")?;
     }
     let file = File::open(path).map_err(fail)?;
     let length = file.metadata().map_err(fail)?.len();
+    // Only a file that is still written to may hold something behind its end.
+    let mut active_next = base.filter(|base| !has_later_segment(path, *base));
     let length = args.max_bytes.map_or(length, |max| max.min(length));
     let mut segment = Segment {
         input: BufReader::with_capacity(1 << 20, file),
@@ -85,7 +90,19 @@ fn dump(args: &DumpLogArgs, path: &Path, out: &mut dyn Write) -> Result<Option<S
     let mut damage = None;
     loop {
         let position = segment.position;
-        match segment.next_batch().map_err(fail)? {
+        let found = segment.next_batch().map_err(fail)?;
+        if let Some(next) = active_next
+            && found.may_be_behind_the_end(next)
+            && is_old_content(path, position, length, next).map_err(fail)?
+        {
+            let count = length - position;
+            writeln!(
+                out,
+                "{count} bytes of old content behind the end at position {position}: the segment is active and its file was that of a deleted one"
+            )?;
+            return Ok(damage);
+        }
+        match found {
             Found::End => return Ok(damage),
             Found::Padding(count) => {
                 writeln!(
@@ -107,6 +124,7 @@ fn dump(args: &DumpLogArgs, path: &Path, out: &mut dyn Write) -> Result<Option<S
             }
             Found::Batch(header, bytes) => {
                 let is_valid = header.check_crc(&bytes).is_ok();
+                active_next = active_next.map(|_| header.next_offset().get());
                 if !args.skip_record_metadata {
                     writeln!(out, "{}", batch_line(&header, position, is_valid))?;
                 }
@@ -141,6 +159,71 @@ enum Found {
     /// The beginning of a batch that ends beyond the file.
     Tail(u64),
     Garbage(BatchError),
+}
+
+impl Found {
+    /// Whether a log that goes on at offset `next` may end before this.
+    fn may_be_behind_the_end(&self, next: i64) -> bool {
+        match self {
+            Found::Batch(header, bytes) => {
+                let base = header.base_offset.get();
+                base < next || (base > next && header.check_crc(bytes).is_err())
+            }
+            Found::Tail(_) | Found::Garbage(_) => true,
+            Found::End | Found::Padding(_) => false,
+        }
+    }
+}
+
+/// Whether the log of this file goes on in another one.
+fn has_later_segment(path: &Path, base: i64) -> bool {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let Ok(listed) = fs::read_dir(dir.unwrap_or(Path::new("."))) else {
+        return false;
+    };
+    let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names
+        .map(|name| FileKind::of(&name))
+        .any(|kind| matches!(kind, FileKind::Segment(other) if other.get() > base))
+}
+
+/// Whether the batches of an active segment end at `position`: zeros up to the end of a block, and behind them no whole batch of offset `next` or
+/// later. What a deleted segment left there has lower offsets.
+fn is_old_content(path: &Path, position: u64, length: u64, next: i64) -> io::Result<bool> {
+    const CHUNK_BYTES: usize = 1 << 20;
+    let file = File::open(path)?;
+    let block_end = position.next_multiple_of(ALIGNMENT as u64);
+    if block_end >= length {
+        return Ok(false);
+    }
+    let mut padding = vec![0u8; (block_end - position) as usize];
+    file.read_exact_at(&mut padding, position)?;
+    if padding.iter().any(|byte| *byte != 0) {
+        return Ok(false);
+    }
+    let mut at = block_end;
+    while at + HEADER_LEN as u64 <= length {
+        let count = (CHUNK_BYTES as u64).min(length - at) as usize;
+        let mut chunk = vec![0u8; count];
+        file.read_exact_at(&mut chunk, at)?;
+        for (offset, header) in chunk.windows(HEADER_LEN).enumerate() {
+            let Ok(header) = BatchHeader::parse(header) else {
+                continue;
+            };
+            let begins = at + offset as u64;
+            let fits = header.total_len as u64 <= length - begins;
+            if header.base_offset.get() < next || !fits || header.total_len > BATCH_BYTES_MAX {
+                continue;
+            }
+            let mut batch = vec![0u8; header.total_len];
+            file.read_exact_at(&mut batch, begins)?;
+            if header.check_crc(&batch).is_ok() {
+                return Ok(false);
+            }
+        }
+        at += (count - HEADER_LEN + 1) as u64;
+    }
+    Ok(true)
 }
 
 impl<R: Read> Segment<R> {
@@ -313,7 +396,7 @@ fn marker_text(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs, process};
+    use std::{env, process};
 
     use forebay_engine::{
         ProducerEpoch, ProducerId, Timestamp,
@@ -336,9 +419,17 @@ mod tests {
 
     /// Dumps `bytes` as a file and returns what was printed (without the line of the path) and the error.
     fn dump_bytes(name: &str, bytes: &[u8], flags: &str) -> (String, Option<String>) {
+        dump_file(0, name, bytes, flags)
+    }
+
+    fn dump_based(base: i64, name: &str, bytes: &[u8]) -> (String, Option<String>) {
+        dump_file(base, name, bytes, "")
+    }
+
+    fn dump_file(base: i64, name: &str, bytes: &[u8], flags: &str) -> (String, Option<String>) {
         let dir = env::temp_dir().join(format!("forebay-dump-{}-{name}", process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("00000000000000000000.log");
+        let path = dir.join(format!("{base:020}.log"));
         fs::write(&path, bytes).unwrap();
         let line = format!("dump-log {} {flags}", path.display());
         let args = DumpLogArgs::try_parse_from(line.split_whitespace()).unwrap();
@@ -402,6 +493,50 @@ mod tests {
             );
             assert_eq!(error, None);
         }
+    }
+
+    /// The active segment's file was that of a deleted one: behind the padding, or at once where a batch ends with its block, is what that one held.
+    #[test]
+    fn old_content_behind_the_end_is_named() {
+        let mut now = BatchBuilder::new(Codec::None);
+        now.push(Timestamp(1), None, Some(&[7; 5000]), &[]);
+        let mut now = now.build().to_vec();
+        now[..8].copy_from_slice(&100i64.to_be_bytes());
+        let mut padded = now.clone();
+        padded.resize(8192, 0);
+        let old = segment();
+        let end = format!("at position {}: the segment is active", now.len());
+        for (name, behind) in [
+            ("old", old.clone()),
+            ("old-middle", old[20..].to_vec()),
+            ("old-noise", vec![9; 10_000]),
+            ("old-then-zeros", [&old[..], &[0; 5000]].concat()),
+        ] {
+            let (text, error) = dump_based(100, name, &[&padded[..], &behind].concat());
+            assert!(
+                text.contains(&format!("bytes of old content behind the end {end}")),
+                "{name}: {text}"
+            );
+            assert_eq!(error, None, "{name}");
+            assert_eq!(text.matches("baseOffset").count(), 1, "{name}: {text}");
+        }
+        let (text, error) = dump_based(100, "old-only", &old);
+        assert!(
+            text.contains("old content behind the end at position 0"),
+            "{text}"
+        );
+        assert_eq!(error, None);
+    }
+
+    #[test]
+    fn a_batch_of_the_log_behind_zeros_is_no_old_content() {
+        let mut later = segment();
+        later[..8].copy_from_slice(&7i64.to_be_bytes());
+        let mut bytes = segment();
+        bytes.resize(4096, 0);
+        let (text, error) = dump_based(0, "lost", &[&bytes[..], &[5; 300], &later].concat());
+        assert!(!text.contains("old content"), "{text}");
+        assert!(error.is_some());
     }
 
     #[test]

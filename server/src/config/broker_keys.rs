@@ -123,6 +123,7 @@ pub const BROKER_KEYS: &[Definition] = &[
     Definition::int("forebay.journal.files", "4", "Files in the ring of a shard's journal.").valid(Valid::Between(2, 1024)),
     Definition::int("forebay.bypass.bytes", "262144", "Waiting appends of one partition beyond this skip the journal and go straight to the segment.").valid(Valid::Between(4096, 64 << 20)).bytes(),
     Definition::int("forebay.write.chunk.bytes", "1048576", "Largest single write to a segment.").valid(Valid::Between(65536, 64 << 20)).bytes(),
+    Definition::int("forebay.spare.segments.max", "0", "Files of deleted segments that each partition keeps on disk to write its next ones into, which makes durable bulk appends of partitions that delete as much as they get faster. 0, the default: none.").valid(Valid::Between(0, 64)),
     Definition::long("forebay.checkpoint.interval.ms", "5000", "How often what was written behind is made durable and the journal freed.").valid(Valid::Between(10, 3_600_000)).milliseconds(),
     Definition::long("forebay.scrub.bytes.per.sec", "4194304", "How fast sealed segments are read in the background to find damage, by all shards together; 0 switches that off.").at_least(0).bytes(),
     Definition::optional("forebay.disk.reserve.bytes", Kind::Long, "Free space of the disk below which records of clients are refused (KAFKA_STORAGE_ERROR) until there is more; 0 switches that off. Default: 1 GiB, at most a tenth of the file system.").at_least(0).bytes(),

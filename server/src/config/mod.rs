@@ -78,6 +78,7 @@ pub struct Storage {
     pub write_chunk_bytes_max: usize,
     pub checkpoint_interval_ms: u64,
     pub retention_check_interval_ms: u64,
+    pub spare_segments_max: usize,
     pub producer_id_expiration_ms: u64,
     /// `None`: what fits the disk.
     pub disk_reserve_bytes: Option<u64>,
@@ -224,6 +225,7 @@ impl Config {
             readahead_bytes_max: share(self.memory.readahead_bytes),
             checkpoint_interval_ms: self.storage.checkpoint_interval_ms,
             retention_check_interval_ms: self.storage.retention_check_interval_ms,
+            spare_segments_max: self.storage.spare_segments_max,
             producer_id_expiration_ms: self.storage.producer_id_expiration_ms,
             syncs_together_min: SYNCS_TOGETHER_MIN,
             space: SpaceConfig {
@@ -392,6 +394,7 @@ impl Values<'_> {
             write_chunk_bytes_max: self.number("forebay.write.chunk.bytes"),
             checkpoint_interval_ms: self.number("forebay.checkpoint.interval.ms"),
             retention_check_interval_ms: self.number("log.retention.check.interval.ms"),
+            spare_segments_max: self.number("forebay.spare.segments.max"),
             producer_id_expiration_ms: self.number("producer.id.expiration.ms"),
             disk_reserve_bytes: self
                 .optional("forebay.disk.reserve.bytes")

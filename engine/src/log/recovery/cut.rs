@@ -3,7 +3,11 @@
 use std::rc::Rc;
 
 use super::{Recovery, Report};
-use crate::{error::Fault, log::together::Wanted, rt::File};
+use crate::{
+    error::Fault,
+    log::together::Wanted,
+    rt::{File, buf::ALIGNMENT},
+};
 
 impl Recovery<'_> {
     /// `file_len` is what the file was found with, and `len` what is kept of it.
@@ -24,7 +28,8 @@ impl Recovery<'_> {
         if is_longer || self.cut_again {
             file.truncate(len).await.map_err(fault)?;
         }
-        if report.cut_bytes > 0 || self.cut_again {
+        let is_padding = report.cut_bytes == 0 && file_len.saturating_sub(len) < ALIGNMENT as u64;
+        if !is_padding || self.cut_again {
             // Whole batches may be among what is cut: they must not come back, least of all behind new ones.
             let (files, dirs) = (vec![file], Vec::new());
             self.shared.sync(Wanted { files, dirs }).await?;
@@ -33,21 +38,12 @@ impl Recovery<'_> {
     }
 }
 
-/// Bytes from `position` to `end` that are not just padding: how much a cut takes.
+/// Up to the last byte that is not zero, how much there is from `position` to `end`. The file of an older segment may go on for long: no more
+/// than the beginning is looked at.
 async fn cut_bytes(file: &File, position: u64, end: u64) -> std::io::Result<u64> {
-    const PIECE_BYTES: usize = 1024 * 1024;
-    let (mut at, mut last_set) = (position, position);
-    while at < end {
-        let piece = file
-            .read_at(at, PIECE_BYTES.min((end - at) as usize))
-            .await?;
-        if piece.is_empty() {
-            break;
-        }
-        if let Some(last) = piece.iter().rposition(|&byte| byte != 0) {
-            last_set = at + last as u64 + 1;
-        }
-        at += piece.len() as u64;
-    }
-    Ok(last_set - position)
+    const LOOKED_AT_BYTES_MAX: u64 = 1024 * 1024;
+    let looked_at = LOOKED_AT_BYTES_MAX.min(end.saturating_sub(position));
+    let found = file.read_at(position, looked_at as usize).await?;
+    let last_set = found.iter().rposition(|&byte| byte != 0);
+    Ok(last_set.map_or(0, |last| last as u64 + 1))
 }

@@ -28,7 +28,8 @@ use crate::{
     journal::{EntryAt, Replay},
     rt::{File, OpenMode, Rt, durable},
     segment::{
-        Index, Next, Segment, SegmentIndex, SegmentReader, index_path, segment_path, writer::Run,
+        Index, Next, Seams, Segment, SegmentIndex, SegmentReader, index_path, segment_path,
+        writer::Run,
     },
     types::{LeaderEpoch, LogName, Offset},
 };
@@ -83,7 +84,7 @@ pub struct Report {
     /// Batches put back into the segment, and appended after its end, from the journal.
     pub restored_batches: u64,
     pub appended_batches: u64,
-    /// Bytes that were neither whole batches nor padding.
+    /// Bytes that were neither whole batches nor padding, perhaps what an older segment left in the file. More than a MiB is not looked for.
     pub cut_bytes: u64,
     /// The last segment's file was longer than its batches, be it by padding only.
     pub shortened: bool,
@@ -197,6 +198,7 @@ impl Recovery<'_> {
                 base: last_base,
                 len: last.index.len(),
                 index: SegmentIndex::Live(last.index),
+                seams: Seams::unknown(),
             });
         }
         if self.bridge(&mut segments).await? {
@@ -401,6 +403,8 @@ impl Recovery<'_> {
         }
         let mut reader = SegmentReader::new(Rc::clone(&file), synced, file_len);
         let mut again = Run::at(synced);
+        // Behind the journal entries up to here the segment goes on.
+        let mut inner_to = index.next_offset();
         loop {
             if again.gathered_bytes() >= self.shared.limits.write_chunk_bytes_max {
                 again.write(&self.shared.rt, &file).await.map_err(fault)?;
@@ -420,7 +424,14 @@ impl Recovery<'_> {
                 None => InSegment::Broken,
             };
             let entry = self.entries.get(&index.next_offset());
-            let in_journal = in_journal(&found, entry, &index, file_len);
+            let mut in_journal = in_journal(&found, entry, &index, file_len);
+            if in_journal == InJournal::Other && index.next_offset() >= inner_to {
+                match self.goes_on_behind_run(&file, &index, file_len).await {
+                    Ok(Some(run_end)) => inner_to = run_end,
+                    Ok(None) => in_journal = InJournal::Last,
+                    Err(error) => return Err(fault(error)),
+                }
+            }
             match (decide(in_segment, in_journal), found, entry) {
                 (Decision::Keep, Some((header, bytes)), _) => {
                     again.push(&bytes);
@@ -444,6 +455,27 @@ impl Recovery<'_> {
             index,
             index_saved_len,
         })
+    }
+
+    /// Where the run of journal entries from the end of `index` on ends, if the segment holds the batch that comes next there.
+    async fn goes_on_behind_run(
+        &self,
+        file: &Rc<File>,
+        index: &Index,
+        file_len: u64,
+    ) -> std::io::Result<Option<Offset>> {
+        let (mut end, mut position) = (index.next_offset(), index.len());
+        while let Some(entry) = self.entries.get(&end) {
+            (end, position) = (entry.next_offset, position + entry.len as u64);
+        }
+        if position >= file_len {
+            return Ok(None);
+        }
+        let mut reader = SegmentReader::new(Rc::clone(file), position, file_len);
+        let next = reader.peek().await?;
+        self.count_read(reader.read_bytes());
+        let goes_on = matches!(next, Next::Batch(header, _) if header.base_offset == end);
+        Ok(goes_on.then_some(end))
     }
 
     /// Puts the batches of a journal entry into the segment at the end of `index`.

@@ -151,6 +151,8 @@ pub enum InJournal {
     Other,
     /// The same, but it would reach past the end of the file.
     Beyond,
+    /// A batch, where the segment has another or none, and behind the entries that go on from it the segment has nothing of the log.
+    Last,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +170,9 @@ pub fn decide(segment: InSegment, journal: InJournal) -> Decision {
     match (segment, journal) {
         (InSegment::Valid, InJournal::Absent | InJournal::Same) => Decision::Keep,
         (InSegment::Valid | InSegment::Broken, InJournal::Other) => Decision::Restore,
-        (InSegment::Valid | InSegment::Broken, InJournal::Beyond) => Decision::CutAndAppend,
+        (InSegment::Valid | InSegment::Broken, InJournal::Beyond | InJournal::Last) => {
+            Decision::CutAndAppend
+        }
         (InSegment::Broken, InJournal::Absent) => Decision::Cut,
         (InSegment::Broken, InJournal::Same) => panic!("nothing is the same as a broken batch"),
     }

@@ -500,15 +500,17 @@ fn all_rows() {
 #[test]
 fn the_tables() {
     use Decision::{Cut, CutAndAppend, Keep, Restore};
-    use InJournal::{Absent, Beyond, Other, Same};
+    use InJournal::{Absent, Beyond, Last, Other, Same};
     use InSegment::{Broken, Valid};
     for (segment, journal, expected) in [
         (Valid, Absent, Keep),
         (Valid, Same, Keep),
         (Valid, Other, Restore),
         (Valid, Beyond, CutAndAppend),
+        (Valid, Last, CutAndAppend),
         (Broken, Other, Restore),
         (Broken, Beyond, CutAndAppend),
+        (Broken, Last, CutAndAppend),
         (Broken, Absent, Cut),
     ] {
         assert_eq!(decide(segment, journal), expected);
