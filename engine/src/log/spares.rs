@@ -1,6 +1,6 @@
 //! Spare files: what retention takes out of a log is kept, within a bound, to be the file of the log's next segment.
 //!
-//! A durable write to blocks that were never written waits for a commit of the file system's own journal; over blocks that were written
+//! A durable write to blocks that were never written also waits until the file system has recorded that they are; over blocks that were written
 //! before it does not (`segment/spare.rs` says why what is left in them does no harm). So a log that deletes as much as it appends
 //! goes on in the same blocks. A spare belongs to its log and to no other, and is lost with a restart, a cut, or when space runs low.
 

@@ -1,6 +1,6 @@
 //! What makes the file of one segment fit to hold a later one of the same log.
 //!
-//! Its blocks were written before, so a durable write over them need not wait for the file system's journal. What is left there
+//! Its blocks were written before, so a durable write over them does not wait for the file system to record that they are. What is left there
 //! are batches of lower offsets than the log will ever ask for again, so each is refused by its base offset. One case needs care: base offset and CRC of a
 //! header are covered by no checksum together, so where a sector ends between them a torn write could join the base offset of a new batch
 //! with all the rest of an old one that began at the same position, and that would pass every check. Blocks in which a header lies
