@@ -43,6 +43,9 @@ impl Recovery<'_> {
 async fn cut_bytes(file: &File, position: u64, end: u64) -> std::io::Result<u64> {
     const LOOKED_AT_BYTES_MAX: u64 = 1024 * 1024;
     let looked_at = LOOKED_AT_BYTES_MAX.min(end.saturating_sub(position));
+    if looked_at == 0 {
+        return Ok(0);
+    }
     let found = file.read_at(position, looked_at as usize).await?;
     let last_set = found.iter().rposition(|&byte| byte != 0);
     Ok(last_set.map_or(0, |last| last as u64 + 1))
