@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use forebay_engine::SpaceConfig;
 use serde::Serialize;
 
 use super::subject::on_one_shard;
@@ -13,9 +14,6 @@ use crate::result::Report;
 
 /// The engine's journals, and files of the raw device.
 pub const BASE_BYTES: u64 = 1 << 30;
-
-/// Of this the engine refuses appends (`SpaceConfig::reserve_bytes`), so a run must not come near it.
-const RESERVE_BYTES: u64 = 1 << 30;
 
 /// What every measurement of a disk asks for.
 #[derive(Clone, Debug, Args, Serialize)]
@@ -102,7 +100,7 @@ fn check_room(dir: &Path, planned_bytes: u64) -> Result<(), String> {
         let space = rt.disk_space(&of_shard).await;
         space.map_err(|error| format!("{}: {error}", of_shard.display()))
     })?;
-    let reserve_bytes = RESERVE_BYTES.min(space.total_bytes / 10);
+    let reserve_bytes = SpaceConfig::default().reserve_bytes_of(space.total_bytes);
     let needed = planned_bytes.saturating_add(reserve_bytes);
     if space.available_bytes >= needed {
         return Ok(());

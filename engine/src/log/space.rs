@@ -74,6 +74,14 @@ impl Default for SpaceConfig {
     }
 }
 
+impl SpaceConfig {
+    /// The reserve on a file system of `total_bytes`.
+    pub fn reserve_bytes_of(&self, total_bytes: u64) -> u64 {
+        let default = RESERVE_BYTES_DEFAULT.min(total_bytes / 10);
+        self.reserve_bytes.unwrap_or(default)
+    }
+}
+
 pub struct Space {
     config: SpaceConfig,
     reserve_bytes: Cell<u64>,
@@ -178,10 +186,7 @@ impl Space {
 
     /// What a look found. `unwritten_bytes` were let in and will still be written.
     pub fn looked(&self, found: DiskSpace, unwritten_bytes: u64) {
-        let reserve = self
-            .config
-            .reserve_bytes
-            .unwrap_or(RESERVE_BYTES_DEFAULT.min(found.total_bytes / 10));
+        let reserve = self.config.reserve_bytes_of(found.total_bytes);
         let shards = u64::from(self.config.shards.max(1));
         let above = |mark: u64| {
             let share = found.available_bytes.saturating_sub(mark) / shards;
