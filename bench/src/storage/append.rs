@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    device::{self, Blocks},
+    device::{self, Blocks, Content},
     folder::{BASE_BYTES, Folder, Place, remove},
-    subject::on_one_shard,
+    subject::{batch_of, on_one_shard},
     writers::{self, Load, Side},
 };
 use crate::{
@@ -89,11 +89,17 @@ struct Found {
     engine_cost: Vec<Cost>,
     /// Over blocks written before.
     device: Vec<Round>,
+    /// With the work for each batch that no broker can leave out, on the same core.
+    device_with_checks: Vec<Round>,
     device_new_blocks: Vec<Round>,
     engine_bytes_per_second: Spread,
     device_bytes_per_second: Spread,
     /// Engine bytes per second over device bytes per second, round by round.
     device_ratio: Spread,
+    /// Engine over the device with the work for each batch.
+    device_with_checks_ratio: Spread,
+    /// What that work leaves of the device, whatever the engine does.
+    device_ratio_max: Spread,
     device_new_blocks_ratio: Spread,
 }
 
@@ -105,6 +111,7 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         let sides_of_round = round(&plan, number, &folder)?;
         print_side(number, "engine", sides_of_round.engine.round);
         print_side(number, "device", sides_of_round.device);
+        print_side(number, "device, checks", sides_of_round.device_with_checks);
         print_side(
             number,
             "device, new blocks",
@@ -121,6 +128,7 @@ pub fn run(plan: &Plan) -> Result<(), String> {
 struct Sides {
     engine: Side,
     device: Round,
+    device_with_checks: Round,
     device_new_blocks: Round,
 }
 
@@ -131,16 +139,21 @@ fn round(plan: &Plan, number: u32, folder: &Folder) -> Result<Sides, String> {
     let engine = on_one_shard(move |rt| writers::append(rt, load, dir_of_engine))?;
     let (size, duration) = (plan.load.size_bytes, plan.load.duration());
     let depth = plan.device_writers();
-    let on_device = |blocks: Blocks| {
+    let on_device = |blocks: Blocks, with_batches: bool| {
         let dir = dir.clone();
         on_one_shard(move |rt| async move {
-            device::write(&rt, dir, blocks, size, depth, duration).await
+            let content = match with_batches {
+                true => Content::Batch(batch_of(size, rt.wall_clock())),
+                false => Content::noise(size),
+            };
+            device::write(&rt, dir, blocks, content, depth, duration).await
         })
     };
     let sides = Sides {
         engine,
-        device: on_device(Blocks::Old)?,
-        device_new_blocks: on_device(Blocks::New)?,
+        device: on_device(Blocks::Old, false)?,
+        device_with_checks: on_device(Blocks::Old, true)?,
+        device_new_blocks: on_device(Blocks::New, false)?,
     };
     remove(&dir)?;
     Ok(sides)
@@ -179,19 +192,21 @@ fn found(sides: &[Sides]) -> Found {
         rounds.iter().map(speed).collect()
     };
     let engine = of(|sides| sides.engine.round);
-    let (device, device_new_blocks) = (
-        of(|sides| sides.device),
-        of(|sides| sides.device_new_blocks),
-    );
+    let device = of(|sides| sides.device);
+    let device_with_checks = of(|sides| sides.device_with_checks);
+    let device_new_blocks = of(|sides| sides.device_new_blocks);
     let (ours, theirs) = (speeds(&engine), speeds(&device));
     Found {
         device_ratio: Spread::of_ratios(&ours, &theirs),
+        device_with_checks_ratio: Spread::of_ratios(&ours, &speeds(&device_with_checks)),
+        device_ratio_max: Spread::of_ratios(&speeds(&device_with_checks), &theirs),
         device_new_blocks_ratio: Spread::of_ratios(&ours, &speeds(&device_new_blocks)),
         engine_bytes_per_second: Spread::of(ours),
         device_bytes_per_second: Spread::of(theirs),
         engine_cost: sides.iter().map(|sides| cost(&sides.engine)).collect(),
         engine,
         device,
+        device_with_checks,
         device_new_blocks,
     }
 }
@@ -221,6 +236,10 @@ fn print_summary(plan: &Plan, found: &Found) {
     println!(
         "device ratio: {:.2} over {} rounds; over new blocks: {:.2}",
         found.device_ratio, plan.rounds, found.device_new_blocks_ratio
+    );
+    println!(
+        "to the device with a check and a copy of each batch: {:.2}; that to the device: {:.2}",
+        found.device_with_checks_ratio, found.device_ratio_max
     );
     let all = |count: fn(&Cost) -> u64| found.engine_cost.iter().map(count).sum::<u64>();
     println!(

@@ -10,9 +10,19 @@ use std::{
     time::Duration,
 };
 
-use forebay_engine::rt::{File, Instant, OpenMode, Rt, buf::ALIGNMENT};
+use bytes::BytesMut;
+use forebay_engine::{
+    LeaderEpoch, Offset,
+    rt::{
+        File, Instant, OpenMode, Rt,
+        buf::{ALIGNMENT, AlignedBuf},
+    },
+};
 
-use super::tasks::{join_all, spawn_all};
+use super::{
+    subject,
+    tasks::{join_all, spawn_all},
+};
 use crate::{latency::Latencies, noise::Noise, result::Round};
 
 /// What a file consists of that is written.
@@ -25,19 +35,58 @@ pub enum Blocks {
     New,
 }
 
-/// Writes blocks of `size` bytes (rounded up to the alignment) one after another, `depth` in flight, each durable when it completes.
+/// What the blocks hold, and what is done for each of them before it is written.
+#[derive(Clone)]
+pub enum Content {
+    /// As incompressible as records are, since there are disks that are faster with zeros. Copied into aligned memory.
+    Noise(Rc<[u8]>),
+    /// One batch each, with the work that no broker can leave out: copied from where the client has it, checked, and copied into aligned memory.
+    Batch(BytesMut),
+}
+
+impl Content {
+    /// So many bytes, rounded up to whole blocks.
+    pub fn noise(size: usize) -> Content {
+        let noise = Noise::new().bytes(size.next_multiple_of(ALIGNMENT));
+        Content::Noise(noise.into())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Content::Noise(noise) => noise.len(),
+            Content::Batch(batch) => batch.len(),
+        }
+    }
+
+    fn block(&self, rt: &Rt) -> Result<AlignedBuf, String> {
+        let checked = match self {
+            Content::Noise(_) => None,
+            Content::Batch(batch) => Some(subject::receive(rt, batch)?),
+        };
+        let checked = checked.map(|batch| batch.assign(Offset::new(0), LeaderEpoch(0)).1);
+        let bytes = match (self, &checked) {
+            (Content::Noise(noise), _) => &noise[..],
+            (Content::Batch(_), checked) => checked.as_deref().expect("it was checked"),
+        };
+        let mut buffer = rt.alloc_to_fill(bytes.len());
+        buffer.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        Ok(buffer)
+    }
+}
+
+/// Writes the content into block after block, `depth` in flight, each durable when it completes. Latencies are those of the writes alone.
 /// The file is removed again.
 pub async fn write(
     rt: &Rt,
     dir: PathBuf,
     blocks: Blocks,
-    size: usize,
+    content: Content,
     depth: usize,
     duration: Duration,
 ) -> Result<Round, String> {
     let path = dir.join("device");
     let said = |error: io::Error| format!("{}: {error}", path.display());
-    let block = size.next_multiple_of(ALIGNMENT);
+    let block = content.len().next_multiple_of(ALIGNMENT);
     let (blocks, filled) = match blocks {
         Blocks::Old => {
             let blocks = (256 << 20_u64).max(block as u64 * depth as u64 * 2) / block as u64;
@@ -46,8 +95,6 @@ pub async fn write(
         Blocks::New => (u64::MAX / block as u64, 0),
     };
     fill(rt, &path, filled).await.map_err(said)?;
-    // As incompressible as records are: there are disks that are faster with zeros.
-    let content: Rc<[u8]> = Noise::new().bytes(block).into();
     let file = rt.open(&path, OpenMode::ReadWriteDurable).await;
     let file = Rc::new(file.map_err(said)?);
     let next = Rc::new(Cell::new(0));
@@ -57,12 +104,12 @@ pub async fn write(
         let (rt, file, next) = (rt.clone(), file.clone(), next.clone());
         write_some(rt, file, content.clone(), blocks, next, ends)
     });
-    let latencies = join_all(spawn_all(rt, writers)).await.map_err(said)?;
+    let latencies = join_all(spawn_all(rt, writers)).await?;
     let elapsed = rt.now().since(started);
     let file = Rc::into_inner(file).expect("no writer is left");
     file.close().await.map_err(said)?;
     rt.remove_file(&path).await.map_err(said)?;
-    let bytes = latencies.count() * block as u64;
+    let bytes = latencies.count() * content.len() as u64;
     Ok(Round::new(bytes, elapsed, &latencies))
 }
 
@@ -70,19 +117,19 @@ pub async fn write(
 async fn write_some(
     rt: Rt,
     file: Rc<File>,
-    content: Rc<[u8]>,
+    content: Content,
     blocks: u64,
     next: Rc<Cell<u64>>,
     ends: Instant,
-) -> io::Result<Latencies> {
+) -> Result<Latencies, String> {
     let mut latencies = Latencies::new();
     while rt.now() < ends {
         let index = next.replace(next.get() + 1);
-        let mut buffer = rt.alloc_to_fill(content.len());
-        buffer.bytes_mut().copy_from_slice(&content);
+        let buffer = content.block(&rt)?;
         let began = rt.now();
-        let position = index % blocks * content.len() as u64;
-        file.write_at(buffer, position).await?;
+        let position = index % blocks * buffer.len() as u64;
+        let written = file.write_at(buffer, position).await;
+        written.map_err(|error| error.to_string())?;
         latencies.record(rt.now().since(began));
     }
     Ok(latencies)

@@ -9,7 +9,7 @@ use forebay_engine::rt::{File, Instant, OpenMode, Rt, buf::ALIGNMENT};
 use serde::Serialize;
 
 use super::{
-    device::{self, Blocks},
+    device::{self, Blocks, Content},
     folder::{BASE_BYTES, Folder, Place, remove},
     subject::on_one_shard,
     tasks::{join_all, spawn_all},
@@ -137,7 +137,8 @@ fn round(plan: &Plan, partitions: u32, number: u32, folder: &Folder) -> Result<S
 fn write_raw(dir: &Path, size: usize, duration: Duration) -> Result<Round, String> {
     let dir_of_shard = dir.to_path_buf();
     on_one_shard(move |rt| async move {
-        device::write(&rt, dir_of_shard, Blocks::Old, size, 1, duration).await
+        let content = Content::noise(size);
+        device::write(&rt, dir_of_shard, Blocks::Old, content, 1, duration).await
     })
 }
 

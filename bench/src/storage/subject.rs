@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use forebay_engine::{
     Durability, Engine, EngineConfig, LeaderEpoch, Log, LogConfig, LogId, LogName, PartitionIndex,
     SYNCS_TOGETHER_MIN, ShardId, SpaceConfig, SpaceUse, Timestamp, TimestampType, TopicId,
-    batch::{BatchBuilder, BatchRules, Codec, validate},
+    batch::{BatchBuilder, BatchRules, Codec, ValidBatch, validate},
     rt::{Class, Rt, Task, local::Notify, uring},
 };
 use serde::Serialize;
@@ -195,6 +195,11 @@ pub async fn wait_for_room(log: &Log, room: &Notify, len: usize) {
     }
 }
 
+/// What comes before every append: the bytes of a client are taken over and checked.
+pub fn receive(rt: &Rt, template: &BytesMut) -> Result<ValidBatch, String> {
+    validate(template.clone(), &rules(), rt.wall_clock()).map_err(|error| error.to_string())
+}
+
 /// As a broker does: a frame's bytes are checked, appended, and waited for. `moved` is notified when the log moves on.
 pub async fn append_one(
     rt: &Rt,
@@ -202,7 +207,7 @@ pub async fn append_one(
     moved: &Notify,
     template: &BytesMut,
 ) -> Result<(), String> {
-    let batch = validate(template.clone(), &rules(), rt.wall_clock()).map_err(|e| e.to_string())?;
+    let batch = receive(rt, template)?;
     let appended = log
         .append(batch, LeaderEpoch(0))
         .map_err(|error| error.to_string())?;
