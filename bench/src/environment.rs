@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Environment {
     pub kernel: String,
     pub cpu: String,
@@ -13,8 +13,8 @@ pub struct Environment {
     /// `hypervisor` of /proc/cpuinfo: figures of a virtual machine do not compare with those of another host.
     pub virtual_machine: bool,
     pub file_system: String,
-    pub version: &'static str,
-    pub profile: &'static str,
+    pub version: String,
+    pub profile: String,
 }
 
 impl Environment {
@@ -32,12 +32,13 @@ impl Environment {
             memory_bytes: memory_bytes(),
             virtual_machine: field("flags").is_some_and(|f| f.contains(" hypervisor")),
             file_system: file_system(dir),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_string(),
             profile: if cfg!(debug_assertions) {
                 "debug"
             } else {
                 "release"
-            },
+            }
+            .to_string(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{ops::AddAssign, time::Duration};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Every latency of one measurement, in microseconds, to three digits.
 #[derive(Clone)]
@@ -25,6 +25,33 @@ impl Latencies {
             .expect("a resizing histogram takes any value");
     }
 
+    /// `count` operations that took `took` each.
+    pub fn record_each(&mut self, took: Duration, count: u64) {
+        self.0
+            .record_n(micros(took), count)
+            .expect("a resizing histogram takes any value");
+    }
+
+    /// In microseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
+    /// How many fell into each of a few buckets per doubling, by the bucket's upper bound in microseconds. Empty ones are left out.
+    pub fn heat(&self) -> Vec<(u64, u64)> {
+        let mut heat: Vec<(u64, u64)> = Vec::new();
+        for value in self.0.iter_recorded() {
+            let bound = heat_bound(value.value_iterated_to());
+            match heat.last_mut() {
+                Some((last, count)) if *last == bound => {
+                    *count += value.count_since_last_iteration()
+                }
+                _ => heat.push((bound, value.count_since_last_iteration())),
+            }
+        }
+        heat
+    }
+
     /// Operations recorded.
     pub fn count(&self) -> u64 {
         self.0.len()
@@ -33,10 +60,18 @@ impl Latencies {
     pub fn percentiles(&self) -> Latency {
         Latency {
             p50_us: self.0.value_at_quantile(0.5),
+            p95_us: self.0.value_at_quantile(0.95),
             p99_us: self.0.value_at_quantile(0.99),
             p999_us: self.0.value_at_quantile(0.999),
+            p9999_us: self.0.value_at_quantile(0.9999),
             max_us: self.0.max(),
         }
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Latencies {
+        Latencies::new()
     }
 }
 
@@ -46,13 +81,30 @@ impl AddAssign for Latencies {
     }
 }
 
+impl AddAssign<&Latencies> for Latencies {
+    fn add_assign(&mut self, other: &Latencies) {
+        self.0 += &other.0;
+    }
+}
+
 /// Percentiles of a latency, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     pub p50_us: u64,
+    pub p95_us: u64,
     pub p99_us: u64,
     pub p999_us: u64,
+    pub p9999_us: u64,
     pub max_us: u64,
+}
+
+/// Four buckets per doubling from 8 microseconds on.
+fn heat_bound(micros: u64) -> u64 {
+    if micros < 8 {
+        return 8;
+    }
+    let quarter = 1 << (micros.ilog2() - 2);
+    (micros / quarter + 1).saturating_mul(quarter)
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -75,8 +127,10 @@ mod tests {
     fn percentiles_count_operations() {
         let expected = Latency {
             p50_us: 500,
+            p95_us: 950,
             p99_us: 990,
             p999_us: 999,
+            p9999_us: 1000,
             max_us: 1000,
         };
         assert_eq!(of(1..=1000).percentiles(), expected);
@@ -114,5 +168,22 @@ mod tests {
         latencies.record(hours);
         let ratio = latencies.percentiles().max_us as f64 / hours.as_micros() as f64;
         assert!((0.999..1.001).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn heat_buckets_hold_every_value_once() {
+        let check = |micros: u64, bound: u64| {
+            assert_eq!(of([micros]).heat(), [(bound, 1)], "{micros}");
+        };
+        check(0, 8);
+        check(7, 8);
+        check(8, 10);
+        check(9, 10);
+        check(10, 12);
+        check(1_000, 1_024);
+        check(1_024, 1_280);
+        let heat = of(0..10_000).heat();
+        assert_eq!(heat.iter().map(|(_, count)| count).sum::<u64>(), 10_000);
+        assert!(heat.is_sorted_by(|one, next| one.0 < next.0));
     }
 }

@@ -1,12 +1,20 @@
 //! The `forebay-bench` command: what the engine does on a disk, next to what the disk can do, and what a broker does for a client.
 
+#![allow(
+    dead_code,
+    reason = "types of results and runs that the commands take over one by one"
+)]
+
 mod environment;
 mod kafka;
 mod latency;
 mod limits;
+mod live;
 mod network;
 mod noise;
 mod result;
+mod run;
+mod sample;
 mod storage;
 
 use std::process::ExitCode;

@@ -2,11 +2,12 @@
 //! the client's queue can be emptied into the broker, and the log read back.
 
 mod consume;
-mod process;
 mod produce;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+
+use crate::sample::Process;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -87,7 +88,7 @@ impl Outcome {
 struct Meter {
     started: std::time::Instant,
     client_cpu: f64,
-    broker: Option<(process::Process, f64)>,
+    broker: Option<(Process, f64)>,
 }
 
 impl Meter {
@@ -95,12 +96,12 @@ impl Meter {
         let broker = match target.broker_pid {
             None => None,
             Some(pid) => {
-                let process = process::Process::of(pid);
+                let process = Process::of(pid);
                 let cpu = process.cpu_seconds()?;
                 Some((process, cpu))
             }
         };
-        let client_cpu = process::Process::of(std::process::id()).cpu_seconds()?;
+        let client_cpu = Process::of(std::process::id()).cpu_seconds()?;
         Ok(Meter {
             started: std::time::Instant::now(),
             client_cpu,
@@ -111,7 +112,7 @@ impl Meter {
     fn stop(self, command: &'static str, records: u64, bytes: u64) -> Result<Outcome, String> {
         let seconds = self.started.elapsed().as_secs_f64();
         let gigabytes = bytes as f64 / 1e9;
-        let client = process::Process::of(std::process::id()).cpu_seconds()? - self.client_cpu;
+        let client = Process::of(std::process::id()).cpu_seconds()? - self.client_cpu;
         let (mut broker_cpu, mut broker_memory) = (None, None);
         if let Some((process, before)) = self.broker {
             broker_cpu = Some((process.cpu_seconds()? - before) / gigabytes);

@@ -286,7 +286,9 @@ mod tests {
             latency: Latency {
                 p50_us: 1,
                 p99_us,
+                p95_us: p99_us,
                 p999_us: p99_us,
+                p9999_us: p99_us,
                 max_us: p99_us,
             },
             batches: 1,
