@@ -20,7 +20,7 @@ const SETTLED_AFTER: Duration = Duration::from_millis(250);
 
 /// What is sent to the collector.
 pub enum Told {
-    Slice(Slice),
+    Slice(Box<Slice>),
     Backlog { second: u64, backlog: Backlog },
 }
 

@@ -177,7 +177,7 @@ impl Recorder {
             totals,
         };
         // A collector that is gone has failed, and says so itself.
-        let _ = self.slices.send(Told::Slice(slice));
+        let _ = self.slices.send(Told::Slice(Box::new(slice)));
     }
 }
 
