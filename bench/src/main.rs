@@ -6,6 +6,7 @@
 )]
 
 mod environment;
+mod exit;
 mod kafka;
 mod latency;
 mod limits;
@@ -20,6 +21,7 @@ mod storage;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use exit::Exit;
 
 #[global_allocator]
 static ALLOCATOR: storage::Counting = storage::Counting;
@@ -48,13 +50,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let done = |()| Exit::Done;
     let result = match Cli::parse().command {
-        Command::Storage(command) => storage::run(&command),
-        Command::Kafka(command) => kafka::run(&command),
-        Command::Network(plan) => network::run(&plan),
+        Command::Storage(command) => storage::run(&command).map(done),
+        Command::Kafka(command) => kafka::run(&command).map(done),
+        Command::Network(plan) => network::run(&plan).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit.into(),
         Err(message) => {
             eprintln!("forebay-bench: {message}");
             ExitCode::FAILURE
