@@ -16,6 +16,14 @@ mod noise;
 mod result;
 mod run;
 mod sample;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the commands that run schedules are not written yet"
+    )
+)]
+mod schedule;
 mod storage;
 
 use std::process::ExitCode;
