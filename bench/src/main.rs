@@ -13,6 +13,7 @@ mod limits;
 mod live;
 mod network;
 mod noise;
+mod omb;
 mod result;
 mod run;
 mod sample;
