@@ -14,16 +14,12 @@ mod live;
 mod network;
 mod noise;
 mod omb;
+mod payload;
+mod peak;
+mod random;
 mod result;
 mod run;
 mod sample;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the commands that run schedules are not written yet"
-    )
-)]
 mod schedule;
 mod storage;
 
@@ -53,7 +49,13 @@ enum Command {
     Storage(storage::Command),
     /// A running broker, driven by librdkafka
     #[command(subcommand)]
-    Kafka(kafka::Command),
+    Kafka(Box<kafka::Command>),
+    /// Bursts above a base rate, the backlog they leave, and its drain
+    #[command(after_help = "Examples:
+  forebay-bench peak --quick
+  forebay-bench peak --base-rate 20000 --times 5 --partitions 16 --consumers 2 --out results/peak
+  forebay-bench peak --knee --objective-ms 50 --burst-seconds 5 --base-seconds 5 --bursts 1")]
+    Peak(Box<peak::Plan>),
     /// A bare pair of sockets on loopback: the floor of the network
     Network(network::Plan),
 }
@@ -62,7 +64,8 @@ fn main() -> ExitCode {
     let done = |()| Exit::Done;
     let result = match Cli::parse().command {
         Command::Storage(command) => storage::run(&command).map(done),
-        Command::Kafka(command) => kafka::run(&command).map(done),
+        Command::Kafka(command) => kafka::run(&command),
+        Command::Peak(plan) => peak::run(&plan),
         Command::Network(plan) => network::run(&plan).map(done),
     };
     match result {

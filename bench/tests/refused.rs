@@ -135,10 +135,36 @@ fn what_is_not_of_storage() {
         &["network", "--size-bytes", "0"],
         "--size-bytes must be between 1 and 67108864, and is 0",
     );
+    let nobody = "127.0.0.1:9";
+    let away = "--bootstrap-server 127.0.0.1:9: no answer within 10 s (Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)): is a broker running there, and are address and credentials right?";
+    refused(&["kafka", "consume", "--bootstrap-server", nobody], away);
     refused(
-        &["kafka", "produce", "--topic", "t", "--record-bytes", "0"],
-        "--record-bytes must be between 1 and 1000000000, and is 0",
+        &["kafka", "produce", "--producers", "0"],
+        "--producers must be between 1 and 10000, and is 0",
     );
-    let output = bench(&["kafka", "consume"]);
-    assert_eq!(output.status.code(), Some(2), "a topic is asked for");
+    refused(
+        &["peak", "--base-rate", "0"],
+        "--base-rate must be between 1 and 100000000, and is 0",
+    );
+}
+
+/// Clap says what is wrong with a value that cannot be read.
+#[test]
+fn what_cannot_be_read() {
+    let check = |args: &[&str], why: &str| {
+        let output = bench(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(why), "{args:?}: {said}");
+    };
+    check(
+        &["kafka", "produce", "--record-bytes", "0"],
+        "0 bytes: a value has 40 to 1000000000",
+    );
+    check(&["kafka", "produce", "--schedule", "fast"], "fast");
+    check(
+        &["kafka", "produce", "--keys", "zipf:0,1"],
+        "not a number of keys",
+    );
+    check(&["kafka", "produce", "--acks", "7"], "possible values");
 }

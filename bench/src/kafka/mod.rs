@@ -1,133 +1,179 @@
-//! `forebay-bench kafka`: any broker, driven by librdkafka as applications are. Closed loop, throughput and cost only: how fast
-//! the client's queue can be emptied into the broker, and the log read back.
+//! `forebay-bench kafka`: any broker that speaks Kafka's protocol.
+//!
+//! A command (`produce`, `consume`, `e2e`) turns its options into a `load`, which the clients (`librdkafka`) put on the topics (`topics`); `finish` makes
+//! the result of what it came to.
 
-mod consume;
-mod produce;
+pub mod drive;
+mod finish;
+mod librdkafka;
+pub mod load;
+pub mod options;
+mod topics;
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::sample::Process;
+use crate::{exit::Exit, schedule};
+use load::{Consume, Load, Produce, When};
+use options::{Cluster, ConsumerOptions, Offer, ProducerOptions, RunOptions, TopicOptions};
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Produce as fast as the broker acknowledges
+    /// Produce on a schedule, or as fast as the broker acknowledges
+    #[command(after_help = "Examples:
+  forebay-bench kafka produce --quick
+  forebay-bench kafka produce --schedule poisson:50k --producers 100 --linger-ms 0 --keys uniform:100000 --partitions 100
+  forebay-bench kafka produce --topic orders --keep-topics --megabytes 1000 --broker-pid $(pgrep -x forebay)", after_long_help = schedule::HELP)]
+    Produce(ProducePlan),
+    /// Read topics from their beginning to their end
     #[command(after_help = "Example:
-  forebay-bench kafka produce --topic bench --megabytes 1000 --broker-pid $(pgrep -x forebay)")]
-    Produce(produce::Plan),
-    /// Read a topic from its beginning to its end
-    #[command(after_help = "Example:
-  forebay-bench kafka consume --topic bench --broker-pid $(pgrep -x forebay)")]
-    Consume(consume::Plan),
+  forebay-bench kafka consume --topic orders --consumers 4")]
+    Consume(ConsumePlan),
+    /// Produce and consume at the same time: end-to-end latency, and whether every record arrives once and in order
+    #[command(after_help = "Examples:
+  forebay-bench kafka e2e --quick
+  forebay-bench kafka e2e --schedule constant:20k --partitions 16 --consumers 2 --out results/e2e")]
+    E2e(E2ePlan),
 }
 
-/// What both directions need to know.
 #[derive(Clone, Debug, Args, Serialize)]
-pub struct Target {
-    #[arg(long, default_value = "127.0.0.1:9092")]
-    bootstrap_server: String,
-    #[arg(long)]
-    topic: String,
-    /// Process of a broker on this host: its CPU time and memory are reported
-    #[arg(long)]
-    broker_pid: Option<u32>,
-    /// Print one line of JSON instead of text
-    #[arg(long)]
-    json: bool,
+pub struct ProducePlan {
+    #[command(flatten)]
+    #[serde(skip)]
+    cluster: Cluster,
+    #[command(flatten)]
+    topics: TopicOptions,
+    #[command(flatten)]
+    offer: Offer,
+    #[command(flatten)]
+    producers: ProducerOptions,
+    #[command(flatten)]
+    run: RunOptions,
+    /// Read everything back afterwards, and look for what was lost, duplicated, reordered or damaged
+    #[arg(long, help_heading = "Run")]
+    verify: bool,
 }
 
-/// What a run found.
-#[derive(Debug, Serialize)]
-struct Outcome {
-    command: &'static str,
-    records: u64,
-    bytes: u64,
-    seconds: f64,
-    bytes_per_second: f64,
-    records_per_second: f64,
-    client_cpu_seconds_per_gb: f64,
-    broker_cpu_seconds_per_gb: Option<f64>,
-    broker_memory_bytes: Option<u64>,
+#[derive(Clone, Debug, Args, Serialize)]
+pub struct ConsumePlan {
+    #[command(flatten)]
+    #[serde(skip)]
+    cluster: Cluster,
+    #[command(flatten)]
+    topics: TopicOptions,
+    #[command(flatten)]
+    consumers: ConsumerOptions,
+    #[command(flatten)]
+    run: RunOptions,
 }
 
-pub fn run(command: &Command) -> Result<(), String> {
-    let (target, outcome) = match command {
-        Command::Produce(plan) => (plan.target(), produce::run(plan)?),
-        Command::Consume(plan) => (plan.target(), consume::run(plan)?),
-    };
-    if target.json {
-        let line = serde_json::to_string(&outcome).map_err(|error| error.to_string())?;
-        println!("{line}");
-    } else {
-        outcome.print();
+#[derive(Clone, Debug, Args, Serialize)]
+pub struct E2ePlan {
+    #[command(flatten)]
+    #[serde(skip)]
+    cluster: Cluster,
+    #[command(flatten)]
+    topics: TopicOptions,
+    #[command(flatten)]
+    offer: Offer,
+    #[command(flatten)]
+    producers: ProducerOptions,
+    #[command(flatten)]
+    consumers: ConsumerOptions,
+    #[command(flatten)]
+    run: RunOptions,
+}
+
+pub fn run(command: &Command) -> Result<Exit, String> {
+    match command {
+        Command::Produce(plan) => plan.run(),
+        Command::Consume(plan) => plan.run(),
+        Command::E2e(plan) => plan.run(),
     }
-    Ok(())
 }
 
-impl Outcome {
-    fn print(&self) {
-        let broker = match self.broker_cpu_seconds_per_gb {
-            Some(cpu) => format!("{cpu:.2}"),
-            None => "unknown".to_string(),
+impl ProducePlan {
+    fn run(&self) -> Result<Exit, String> {
+        let plan = ProducePlan {
+            run: self.offer.bound(&self.run).settled()?,
+            ..self.clone()
         };
-        println!(
-            "{:<8} {:>8.1} MB/s {:>10.0} records/s  {:.1} s  CPU s/GB: broker {broker}, client {:.2}",
-            self.command,
-            self.bytes_per_second / 1e6,
-            self.records_per_second,
-            self.seconds,
-            self.client_cpu_seconds_per_gb,
-        );
-        if let Some(bytes) = self.broker_memory_bytes {
-            println!("broker memory {:.0} MB", bytes as f64 / 1e6);
-        }
-    }
-}
-
-/// Measures one run of either direction.
-struct Meter {
-    started: std::time::Instant,
-    client_cpu: f64,
-    broker: Option<(Process, f64)>,
-}
-
-impl Meter {
-    fn start(target: &Target) -> Result<Meter, String> {
-        let broker = match target.broker_pid {
-            None => None,
-            Some(pid) => {
-                let process = Process::of(pid);
-                let cpu = process.cpu_seconds()?;
-                Some((process, cpu))
-            }
+        plan.producers.check()?;
+        plan.offer.check()?;
+        let load = Load {
+            phases: drive::phases(&plan.offer.schedule, &plan.run),
+            produce: Some(Produce {
+                options: plan.producers.clone(),
+                offer: plan.offer.clone(),
+            }),
+            consume: plan.verify.then(|| Consume {
+                options: ConsumerOptions::to_verify(),
+                when: When::AfterProducers,
+            }),
+            ..Load::of(&plan.run)
         };
-        let client_cpu = Process::of(std::process::id()).cpu_seconds()?;
-        Ok(Meter {
-            started: std::time::Instant::now(),
-            client_cpu,
-            broker,
-        })
+        drive::once(
+            "kafka produce",
+            &plan,
+            (&plan.cluster, &plan.topics, &plan.run),
+            &load,
+        )
     }
+}
 
-    fn stop(self, command: &'static str, records: u64, bytes: u64) -> Result<Outcome, String> {
-        let seconds = self.started.elapsed().as_secs_f64();
-        let gigabytes = bytes as f64 / 1e9;
-        let client = Process::of(std::process::id()).cpu_seconds()? - self.client_cpu;
-        let (mut broker_cpu, mut broker_memory) = (None, None);
-        if let Some((process, before)) = self.broker {
-            broker_cpu = Some((process.cpu_seconds()? - before) / gigabytes);
-            broker_memory = Some(process.memory_bytes()?);
-        }
-        Ok(Outcome {
-            command,
-            records,
-            bytes,
-            seconds,
-            bytes_per_second: bytes as f64 / seconds,
-            records_per_second: records as f64 / seconds,
-            client_cpu_seconds_per_gb: client / gigabytes,
-            broker_cpu_seconds_per_gb: broker_cpu,
-            broker_memory_bytes: broker_memory,
-        })
+impl ConsumePlan {
+    fn run(&self) -> Result<Exit, String> {
+        let plan = ConsumePlan {
+            run: self.run.as_long_as_it_takes().settled()?,
+            ..self.clone()
+        };
+        plan.consumers.check()?;
+        let load = Load {
+            // It lasts as long as there is something to read.
+            phases: vec![drive::span("run", Duration::ZERO, plan.run.measured())],
+            consume: Some(Consume {
+                options: plan.consumers.clone(),
+                when: When::FromTheFirst,
+            }),
+            ..Load::of(&plan.run)
+        };
+        drive::once(
+            "kafka consume",
+            &plan,
+            (&plan.cluster, &plan.topics, &plan.run),
+            &load,
+        )
+    }
+}
+
+impl E2ePlan {
+    fn run(&self) -> Result<Exit, String> {
+        let plan = E2ePlan {
+            run: self.offer.bound(&self.run).settled()?,
+            ..self.clone()
+        };
+        plan.producers.check()?;
+        plan.offer.check()?;
+        plan.consumers.check()?;
+        let load = Load {
+            phases: drive::phases(&plan.offer.schedule, &plan.run),
+            produce: Some(Produce {
+                options: plan.producers.clone(),
+                offer: plan.offer.clone(),
+            }),
+            consume: Some(Consume {
+                options: plan.consumers.clone(),
+                when: When::FromNowOn,
+            }),
+            ..Load::of(&plan.run)
+        };
+        drive::once(
+            "kafka e2e",
+            &plan,
+            (&plan.cluster, &plan.topics, &plan.run),
+            &load,
+        )
     }
 }

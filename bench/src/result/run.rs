@@ -44,6 +44,24 @@ pub struct Tool {
     pub profile: String,
 }
 
+impl Tool {
+    pub fn this() -> Tool {
+        Tool {
+            name: env!("CARGO_PKG_NAME").to_string(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            revision: option_env!("FOREBAY_REVISION")
+                .unwrap_or("unknown")
+                .to_string(),
+            profile: if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            }
+            .to_string(),
+        }
+    }
+}
+
 /// What was driven, and with which effective settings on both sides.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Target {

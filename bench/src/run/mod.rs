@@ -10,4 +10,5 @@ pub mod recorder;
 pub mod stop;
 
 pub use clock::RunClock;
-pub use recorder::{Direction, Slice};
+pub use recorder::{Direction, PhaseSpan, PhaseTotals, Recorder, Slice};
+pub use stop::Stop;

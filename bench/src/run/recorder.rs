@@ -2,7 +2,7 @@
 //!
 //! An operation has three times: when it was planned to begin, when it was sent, and when it was completed. Its latency counts from the
 //! first, so that an operation that had to wait behind a stalled one shows the stall (no coordinated omission); the service time counts
-//! from the second; how far the second lies behind the first is the generator's lateness. In a closed loop nothing is planned, and the two
+//! from the second. How late the generator noticed that an operation was due is its lateness, and says whether the run is valid. In a closed loop nothing is planned, and the two
 //! latencies are the same.
 //!
 //! Whatever happens within a second goes to the collector as one slice when that second is over, by the time it happened; the totals of a
@@ -59,7 +59,7 @@ pub struct Totals {
     pub planned: Latencies,
     /// From the time of sending.
     pub service: Latencies,
-    /// Of sending behind the plan.
+    /// Of the generator behind its plan.
     pub lateness: Latencies,
 }
 
@@ -117,24 +117,42 @@ impl Recorder {
         }
     }
 
-    /// `records` that were planned for `planned` have been handed to the client (or would have been, had it been on time).
+    /// The generator has come to `records` that were planned for `planned`. Whether the system can take them now is another matter: what has to
+    /// wait for it is not the generator's lateness.
     pub fn offered(&mut self, planned: Duration, records: u64) {
-        self.turn_to(self.clock.elapsed());
-        self.each_at(planned, |totals| totals.counts.offered += records);
+        let now = self.clock.elapsed();
+        self.turn_to(now);
+        self.each_at(planned, |totals| {
+            totals.counts.offered += records;
+            let lateness = now.saturating_sub(planned);
+            totals.lateness.record_each(lateness, records);
+        });
     }
 
-    /// `records` sent together have been acknowledged or received by now.
+    /// `records` sent together have been acknowledged or received by now. What is received belongs to the phase it is received in.
     pub fn completed(&mut self, times: Times, records: u64, bytes: u64) {
         let now = self.clock.elapsed();
         self.turn_to(now);
-        self.each_at(times.planned, |totals| {
+        let at = match self.direction {
+            Direction::Produce => times.planned,
+            Direction::Consume => now,
+        };
+        self.each_at(at, |totals| {
             totals.counts.completed += records;
             totals.counts.bytes += bytes;
             let since = |then: Duration| now.saturating_sub(then);
             totals.planned.record_each(since(times.planned), records);
             totals.service.record_each(since(times.sent), records);
-            let lateness = times.sent.saturating_sub(times.planned);
-            totals.lateness.record_each(lateness, records);
+        });
+    }
+
+    /// Records whose times are not known, or that were sent before this run.
+    pub fn received(&mut self, records: u64, bytes: u64) {
+        let now = self.clock.elapsed();
+        self.turn_to(now);
+        self.each_at(now, |totals| {
+            totals.counts.completed += records;
+            totals.counts.bytes += bytes;
         });
     }
 
@@ -215,7 +233,8 @@ mod tests {
         assert_eq!(totals.planned.count(), 7);
         assert!(totals.planned.percentiles().p50_us >= 20_000);
         assert!(totals.service.percentiles().p50_us < totals.planned.percentiles().p50_us);
-        assert!(totals.lateness.percentiles().p50_us >= 20_000);
+        let late = totals.lateness.percentiles().p50_us;
+        assert!(late < 20_000, "the generator was on time: {late}");
         let completed = slices.iter().map(|told| match told {
             Told::Slice(slice) => slice.totals.counts.completed,
             Told::Backlog { .. } => 0,

@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
-use super::{arrivals::Random, *};
+use super::*;
+use crate::random::Random;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,323 @@
+//! What a load came to: its phases, whether its figures mean what they say, and the metrics that are compared.
+
+use std::time::Duration;
+
+use super::{Found, Load, When};
+use crate::{
+    exit::Exit,
+    latency::{Latencies, Latency},
+    payload::Ledger,
+    result::run::{Better, Flow, Metric, Phase, Safety, Verdict},
+    run::{PhaseTotals, collector::Collected},
+};
+
+/// Part of the planned records that must have been sent for the run to say anything about the plan, besides what chance leaves out.
+const OFFERED_LEAST: f64 = 0.99;
+
+pub struct Outcome {
+    pub phases: Vec<Phase>,
+    /// Over all measured phases.
+    pub produced: Option<Flow>,
+    pub consumed: Option<Flow>,
+    pub collected: Collected,
+    pub seconds: f64,
+    pub verdict: Verdict,
+}
+
+impl Outcome {
+    pub fn new(load: &Load, found: Found) -> Outcome {
+        let until = found.ran_for.as_secs_f64();
+        let produced = found.produced.as_ref().map(|produced| &produced.totals);
+        // What was read back to be checked was not measured.
+        let measures = load
+            .consume
+            .as_ref()
+            .is_some_and(|it| it.when != When::AfterProducers);
+        let consumed = found.consumed.iter().map(|consumer| &consumer.totals);
+        let consumed = sum(consumed).filter(|_| measures);
+        let consumed = consumed.as_ref();
+        let phases = phases(load, produced, consumed, until);
+        let produced = produced.map(|totals| measured(load, totals, until));
+        let consumed = consumed.map(|totals| measured(load, totals, until));
+        let verdict = verdict(load, produced.as_ref(), &found);
+        Outcome {
+            phases,
+            produced,
+            consumed,
+            collected: found.collected,
+            seconds: found.seconds,
+            verdict,
+        }
+    }
+
+    pub fn exit(&self) -> Exit {
+        match &self.verdict {
+            Verdict {
+                interrupted: true, ..
+            } => Exit::Interrupted,
+            Verdict {
+                safety: Some(safety),
+                ..
+            } if !safety.is_clean() => Exit::Unsafe,
+            Verdict { valid: false, .. } => Exit::Invalid,
+            _ => Exit::Done,
+        }
+    }
+
+    /// Of the flows and of the processes.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = Vec::new();
+        if let Some(flow) = &self.produced {
+            flow_metrics("produce", flow, &mut metrics);
+        }
+        if let Some(flow) = &self.consumed {
+            flow_metrics("consume", flow, &mut metrics);
+        }
+        let spans: Vec<&Phase> = self.phases.iter().filter(|phase| phase.measured).collect();
+        let within = |second: u64| {
+            let at = second as f64;
+            spans
+                .iter()
+                .any(|phase| phase.start_s <= at && at + 1.0 <= phase.end_s + 1e-9)
+        };
+        let machine = self.collected.series.iter().filter(|it| within(it.second));
+        let (mut client, mut broker, mut memory, mut bytes) = (0.0, 0.0, 0, 0);
+        for second in machine {
+            client += second.machine.client_cores;
+            broker += second.machine.broker_cores.unwrap_or(0.0);
+            memory = memory.max(second.machine.broker_memory_bytes.unwrap_or(0));
+            bytes += second.produced.bytes + second.consumed.bytes;
+        }
+        let gigabytes = bytes as f64 / 1e9;
+        if gigabytes > 0.0 {
+            metrics.push(metric(
+                "client_cpu_seconds_per_gb",
+                "s/GB",
+                Better::Lower,
+                client / gigabytes,
+            ));
+            if memory > 0 {
+                metrics.push(metric(
+                    "broker_cpu_seconds_per_gb",
+                    "s/GB",
+                    Better::Lower,
+                    broker / gigabytes,
+                ));
+            }
+        }
+        if memory > 0 {
+            metrics.push(metric(
+                "broker_memory_bytes_max",
+                "bytes",
+                Better::Lower,
+                memory as f64,
+            ));
+        }
+        metrics
+    }
+}
+
+impl Verdict {
+    fn refuse(&mut self, reason: String) {
+        self.valid = false;
+        self.reasons.push(reason);
+    }
+}
+
+pub fn metric(name: &str, unit: &str, better: Better, value: f64) -> Metric {
+    Metric {
+        name: name.to_string(),
+        unit: unit.to_string(),
+        better,
+        values: vec![value],
+    }
+}
+
+fn flow_metrics(way: &str, flow: &Flow, metrics: &mut Vec<Metric>) {
+    let mut add = |name: &str, unit: &str, better, value| {
+        metrics.push(metric(&format!("{way}_{name}"), unit, better, value));
+    };
+    add(
+        "bytes_per_second",
+        "bytes/s",
+        Better::Higher,
+        flow.bytes_per_second,
+    );
+    add(
+        "records_per_second",
+        "records/s",
+        Better::Higher,
+        flow.records_per_second,
+    );
+    let mut latency = |name: &str, latency: &Option<Latency>| {
+        if let Some(latency) = latency {
+            let each = [
+                ("p50", latency.p50_us),
+                ("p99", latency.p99_us),
+                ("p999", latency.p999_us),
+            ];
+            for (percentile, micros) in each {
+                add(
+                    &format!("{name}_{percentile}_us"),
+                    "us",
+                    Better::Lower,
+                    micros as f64,
+                );
+            }
+        }
+    };
+    latency("latency_planned", &flow.latency_planned);
+    latency("latency_service", &flow.latency_service);
+}
+
+fn sum<'a>(totals: impl Iterator<Item = &'a Vec<PhaseTotals>>) -> Option<Vec<PhaseTotals>> {
+    totals.fold(None, |sum: Option<Vec<PhaseTotals>>, totals| match sum {
+        None => Some(totals.clone()),
+        Some(mut sum) => {
+            for (sum, totals) in sum.iter_mut().zip(totals) {
+                sum.add(totals);
+            }
+            Some(sum)
+        }
+    })
+}
+
+fn phases(
+    load: &Load,
+    produced: Option<&Vec<PhaseTotals>>,
+    consumed: Option<&Vec<PhaseTotals>>,
+    until: f64,
+) -> Vec<Phase> {
+    let of = |totals: Option<&Vec<PhaseTotals>>, index: usize, seconds: f64| {
+        totals.map(|totals| flow(&totals[index], seconds))
+    };
+    let spans = load.phases.iter().enumerate();
+    spans
+        .map(|(index, span)| {
+            let (start, end) = (span.start.as_secs_f64(), span.end.as_secs_f64().min(until));
+            Phase {
+                name: span.name.clone(),
+                start_s: start,
+                end_s: end.max(start),
+                measured: span.measured,
+                produced: of(produced, index, end - start),
+                consumed: of(consumed, index, end - start),
+            }
+        })
+        .collect()
+}
+
+fn measured(load: &Load, totals: &[PhaseTotals], until: f64) -> Flow {
+    let mut all = PhaseTotals::default();
+    let mut seconds = 0.0;
+    for (span, totals) in load
+        .phases
+        .iter()
+        .zip(totals)
+        .filter(|(span, _)| span.measured)
+    {
+        all.add(totals);
+        seconds += (span.end.as_secs_f64().min(until) - span.start.as_secs_f64()).max(0.0);
+    }
+    flow(&all, seconds)
+}
+
+fn flow(totals: &PhaseTotals, seconds: f64) -> Flow {
+    let counts = totals.counts;
+    let some = |latencies: &Latencies| (latencies.count() > 0).then(|| latencies.percentiles());
+    let per_second = |count: u64| {
+        if seconds > 0.0 {
+            count as f64 / seconds
+        } else {
+            0.0
+        }
+    };
+    Flow {
+        offered: counts.offered,
+        completed: counts.completed,
+        failed: counts.failed,
+        bytes: counts.bytes,
+        records_per_second: per_second(counts.completed),
+        bytes_per_second: per_second(counts.bytes),
+        latency_planned: some(&totals.planned),
+        latency_service: some(&totals.service),
+        lateness: some(&totals.lateness),
+    }
+}
+
+/// A generator that was late, or that did not come to all it had planned, measured something else than what was asked for.
+fn judge_generator(load: &Load, flow: &Flow, ran_for: Duration, verdict: &mut Verdict) {
+    let Some(offer) = load
+        .produce
+        .as_ref()
+        .map(|it| &it.offer)
+        .filter(|it| it.schedule.is_closed().is_none())
+    else {
+        return;
+    };
+    let late = flow.lateness.map_or(0, |lateness| lateness.p99_us);
+    let most = u64::try_from(load.lateness_max.as_micros()).unwrap_or(u64::MAX);
+    if late > most {
+        verdict.refuse(format!(
+            "the generator was {late} us late at p99, more than {most} us: the client's side was too slow for the plan"
+        ));
+    }
+    let span = load.ends().min(ran_for).saturating_sub(load.warm_up);
+    let planned = offer.schedule.offered(Duration::ZERO, span);
+    let stopped_early = verdict.interrupted || offer.megabytes.is_some();
+    if !stopped_early && (flow.offered as f64) < planned * OFFERED_LEAST - 5.0 * planned.sqrt() {
+        verdict.refuse(format!(
+            "of {planned:.0} planned records only {} came to be sent",
+            flow.offered
+        ));
+    }
+}
+
+fn verdict(load: &Load, produced: Option<&Flow>, found: &Found) -> Verdict {
+    let mut verdict = Verdict {
+        valid: true,
+        interrupted: found.interrupted,
+        ..Verdict::default()
+    };
+    let errors = found.produced.iter().flat_map(|it| &it.errors);
+    for (error, count) in errors.chain(found.consumed.iter().flat_map(|it| &it.errors)) {
+        verdict.reasons.push(format!("{count} times: {error}"));
+    }
+    if found.interrupted {
+        verdict.refuse("a signal ended the run: the figures are those until then".to_string());
+    }
+    if let Some(flow) = produced {
+        judge_generator(load, flow, found.ran_for, &mut verdict);
+        if flow.completed == 0 {
+            verdict.refuse("no record was acknowledged".to_string());
+        }
+    }
+    if load.consume.is_some() && found.unread > 0 && !found.interrupted {
+        verdict.refuse(format!(
+            "time was up with {} records still to read",
+            found.unread
+        ));
+    } else {
+        verdict.safety = safety(load, found);
+    }
+    verdict
+}
+
+/// None when nobody looked. Consumers that began after the first record of a stream cannot speak of those before.
+fn safety(load: &Load, found: &Found) -> Option<Safety> {
+    let mut ledger: Option<Ledger> = None;
+    for consumer in &found.consumed {
+        match &mut ledger {
+            Some(ledger) => ledger.add(consumer.ledger.clone()),
+            None => ledger = Some(consumer.ledger.clone()),
+        }
+    }
+    let ledger = ledger?;
+    let safety = match &found.produced {
+        Some(produced) => ledger.settle(load.run_id, &produced.acknowledged),
+        None => ledger.seen(),
+    };
+    // A topic that another program filled.
+    let is_ours = safety.checked > 0 || ledger.foreign() == 0;
+    is_ours.then_some(safety)
+}
