@@ -137,7 +137,8 @@ fn what_is_not_of_storage() {
     );
     let nobody = "127.0.0.1:9";
     let away = "--bootstrap-server 127.0.0.1:9: no answer within 10 s (Meta data fetch error: BrokerTransportFailure (Local: Broker transport failure)): is a broker running there, and are address and credentials right?";
-    refused(&["kafka", "consume", "--bootstrap-server", nobody], away);
+    refused(&["kafka", "produce", "--bootstrap-server", nobody], away);
+    refused(&["kafka", "consume"], "--topic: which topic is to be read?");
     refused(
         &["kafka", "produce", "--producers", "0"],
         "--producers must be between 1 and 10000, and is 0",

@@ -64,7 +64,10 @@ impl<'a> Drive<'a> {
         let (cluster, topic_options, run) = self.to;
         let sampler = Sampler::new(cluster.broker_pid)?;
         let mut topics = match load.produce {
-            Some(_) => Topics::prepare(cluster, topic_options)?,
+            Some(_) => {
+                let new = format!("forebay-bench-{:08x}", load.run_id);
+                Topics::prepare(cluster, topic_options, &new)?
+            }
             None => Topics::existing(cluster, topic_options)?,
         };
         let side = Side::of(cluster, load, self.peer.clone(), &topics);

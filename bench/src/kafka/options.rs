@@ -65,9 +65,10 @@ impl Cluster {
 #[command(next_help_heading = "Topics")]
 pub struct TopicOptions {
     /// Name of the topic; with several topics, what their names begin with. One that is missing is created, and deleted after the run
-    #[arg(long, default_value = "forebay-bench")]
+    /// [default: a new one]
+    #[arg(long)]
     #[serde(skip)]
-    pub topic: String,
+    topic: Option<String>,
     #[arg(long, default_value_t = 1)]
     pub topics: u32,
     /// Partitions of a topic that is created
@@ -91,12 +92,22 @@ impl TopicOptions {
         within("--replication-factor", self.replication_factor, 1..=100)
     }
 
-    pub fn names(&self) -> Vec<String> {
+    /// `new` is for topics that were not named.
+    pub fn names(&self, new: &str) -> Vec<String> {
+        let topic = self.topic.as_deref().unwrap_or(new);
         match self.topics {
-            1 => vec![self.topic.clone()],
+            1 => vec![topic.to_string()],
             many => (0..many)
-                .map(|number| format!("{}-{number:04}", self.topic))
+                .map(|number| format!("{topic}-{number:04}"))
                 .collect(),
+        }
+    }
+
+    /// For a command that reads what is there.
+    pub fn check_named(&self) -> Result<(), String> {
+        match self.topic {
+            Some(_) => Ok(()),
+            None => Err("--topic: which topic is to be read?".to_string()),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The topics of a run: found or created, described for the result, and deleted again when the run made them.
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use futures_executor::block_on;
 use rdkafka::{
@@ -11,7 +14,7 @@ use rdkafka::{
     },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    error::RDKafkaErrorCode,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::options::{Cluster, TopicOptions};
@@ -53,9 +56,9 @@ pub fn client_config(cluster: &Cluster) -> Result<ClientConfig, String> {
 }
 
 impl Topics {
-    /// Finds or creates them.
-    pub fn prepare(cluster: &Cluster, options: &TopicOptions) -> Result<Topics, String> {
-        let mut topics = Topics::connect(cluster, options)?;
+    /// Finds or creates them; `new` names those that have no name.
+    pub fn prepare(cluster: &Cluster, options: &TopicOptions, new: &str) -> Result<Topics, String> {
+        let mut topics = Topics::connect(cluster, options.names(new))?;
         let missing = topics.missing()?;
         topics.create(&missing, options)?;
         topics.find_partitions()?;
@@ -64,7 +67,8 @@ impl Topics {
 
     /// Only those that are there.
     pub fn existing(cluster: &Cluster, options: &TopicOptions) -> Result<Topics, String> {
-        let mut topics = Topics::connect(cluster, options)?;
+        options.check_named()?;
+        let mut topics = Topics::connect(cluster, options.names(""))?;
         if let Some(missing) = topics.missing()?.first() {
             return Err(format!("--topic {missing}: the broker has no such topic"));
         }
@@ -72,13 +76,13 @@ impl Topics {
         Ok(topics)
     }
 
-    fn connect(cluster: &Cluster, options: &TopicOptions) -> Result<Topics, String> {
+    fn connect(cluster: &Cluster, names: Vec<String>) -> Result<Topics, String> {
         let config = client_config(cluster)?;
-        let said = |error: rdkafka::error::KafkaError| error.to_string();
+        let said = |error: KafkaError| error.to_string();
         let topics = Topics {
             admin: config.create().map_err(said)?,
             observer: config.create().map_err(said)?,
-            names: options.names(),
+            names,
             created: Vec::new(),
             partitions: Vec::new(),
         };
@@ -135,7 +139,7 @@ impl Topics {
 
     /// Waits until every partition has a leader.
     fn find_partitions(&mut self) -> Result<(), String> {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         for name in &self.names {
             loop {
                 let metadata = self.observer.fetch_metadata(Some(name), PATIENCE);
@@ -157,12 +161,12 @@ impl Topics {
                         }));
                     break;
                 }
-                if std::time::Instant::now() > deadline {
+                if Instant::now() > deadline {
                     return Err(format!(
                         "topic {name}: not every partition has a leader after 30 s"
                     ));
                 }
-                std::thread::sleep(POLL);
+                thread::sleep(POLL);
             }
         }
         Ok(())
@@ -170,11 +174,23 @@ impl Topics {
 
     /// First and next offset of each partition, in their order.
     pub fn offsets(&self) -> Result<Vec<(i64, i64)>, String> {
+        let deadline = Instant::now() + PATIENCE;
         let offsets = self.partitions.iter().map(|it| {
-            let marks = self
-                .observer
-                .fetch_watermarks(&it.topic, it.partition, PATIENCE);
-            marks.map_err(|error| format!("offsets of {}-{}: {error}", it.topic, it.partition))
+            loop {
+                let marks = self
+                    .observer
+                    .fetch_watermarks(&it.topic, it.partition, PATIENCE);
+                match marks {
+                    Ok(marks) => return Ok(marks),
+                    // A broker may know of a leader before the leader does.
+                    Err(error) if is_passing(&error) && Instant::now() < deadline => {
+                        thread::sleep(POLL)
+                    }
+                    Err(error) => {
+                        return Err(format!("offsets of {}-{}: {error}", it.topic, it.partition));
+                    }
+                }
+            }
         });
         offsets.collect()
     }
@@ -230,6 +246,17 @@ impl Drop for Topics {
             eprintln!("forebay-bench: {error}");
         }
     }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+        )
+    )
 }
 
 fn patient() -> AdminOptions {
