@@ -5,6 +5,7 @@
     reason = "types of results and runs that the commands take over one by one"
 )]
 
+mod compare;
 mod environment;
 mod exit;
 mod kafka;
@@ -21,6 +22,7 @@ mod result;
 mod run;
 mod sample;
 mod schedule;
+mod statistics;
 mod storage;
 
 use std::process::ExitCode;
@@ -56,6 +58,14 @@ enum Command {
   forebay-bench peak --base-rate 20000 --times 5 --partitions 16 --consumers 2 --out results/peak
   forebay-bench peak --knee --objective-ms 50 --burst-seconds 5 --base-seconds 5 --bursts 1")]
     Peak(Box<peak::Plan>),
+    /// Whether one side is better than the other, from repeated runs of both that were taken in turns
+    #[command(
+        after_help = "Exit codes: 0 same or better, 6 worse, 7 the runs do not compare.
+
+Example:
+  forebay-bench compare results/old results/new"
+    )]
+    Compare(compare::Plan),
     /// A bare pair of sockets on loopback: the floor of the network
     Network(network::Plan),
 }
@@ -66,6 +76,7 @@ fn main() -> ExitCode {
         Command::Storage(command) => storage::run(&command).map(done),
         Command::Kafka(command) => kafka::run(&command),
         Command::Peak(plan) => peak::run(&plan),
+        Command::Compare(plan) => compare::run(&plan),
         Command::Network(plan) => network::run(&plan).map(done),
     };
     match result {

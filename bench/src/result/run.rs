@@ -185,6 +185,9 @@ pub struct Metric {
     pub better: Better,
     /// One of each round of the run; most commands have one.
     pub values: Vec<f64>,
+    /// Decides whether a side is worse; the others are there to explain it.
+    #[serde(default)]
+    pub headline: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,5 +224,48 @@ pub struct Safety {
 impl Safety {
     pub fn is_clean(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.reordered == 0 && self.corrupt == 0
+    }
+}
+
+/// A small whole result, for tests.
+#[cfg(test)]
+pub fn sample() -> RunResult {
+    let flow = Flow {
+        offered: 1_000,
+        completed: 1_000,
+        failed: 0,
+        bytes: 1_000_000,
+        records_per_second: 100.0,
+        bytes_per_second: 100_000.0,
+        latency_planned: None,
+        latency_service: None,
+        lateness: None,
+    };
+    RunResult {
+        schema_version: SCHEMA_VERSION,
+        tool: Tool::this(),
+        command: "kafka produce".to_string(),
+        label: None,
+        run_id: "00000001".to_string(),
+        started_at: "2026-01-01T00:00:00Z".to_string(),
+        seconds: 10.0,
+        plan: serde_json::json!({ "producers": { "acks": "all" } }),
+        environment: Environment::capture(&std::env::temp_dir()),
+        target: Target::default(),
+        phases: vec![Phase {
+            name: "run".to_string(),
+            start_s: 0.0,
+            end_s: 10.0,
+            measured: true,
+            produced: Some(flow),
+            consumed: None,
+        }],
+        series: Vec::new(),
+        metrics: Vec::new(),
+        verdict: Verdict {
+            valid: true,
+            ..Verdict::default()
+        },
+        details: Value::Null,
     }
 }

@@ -124,12 +124,26 @@ impl Verdict {
     }
 }
 
+/// What decides whether one side is better; the rest explains it.
+const HEADLINE: [&str; 9] = [
+    "produce_bytes_per_second",
+    "consume_bytes_per_second",
+    "produce_latency_planned_p50_us",
+    "produce_latency_planned_p99_us",
+    "consume_latency_planned_p50_us",
+    "consume_latency_planned_p99_us",
+    "broker_cpu_seconds_per_gb",
+    "peak_ingest_fidelity",
+    "peak_burst_latency_planned_p99_us",
+];
+
 pub fn metric(name: &str, unit: &str, better: Better, value: f64) -> Metric {
     Metric {
         name: name.to_string(),
         unit: unit.to_string(),
         better,
         values: vec![value],
+        headline: HEADLINE.contains(&name),
     }
 }
 
