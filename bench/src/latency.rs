@@ -3,6 +3,7 @@
 use std::{ops::AddAssign, time::Duration};
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Every latency of one measurement, in microseconds, to three digits.
@@ -35,6 +36,20 @@ impl Latencies {
     /// In microseconds.
     pub fn histogram(&self) -> &Histogram<u64> {
         &self.0
+    }
+
+    /// Which latency each part of the operations stays within; empty without operations. Parts so near to all that less than one operation
+    /// lies beyond are left out.
+    pub fn curve(&self) -> Vec<(f64, u64)> {
+        let parts = [
+            0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998,
+            0.9999, 0.99995, 0.99999, 0.999_999,
+        ];
+        let count = self.count() as f64;
+        let known = parts.into_iter().filter(|part| count * (1.0 - part) >= 1.0);
+        known
+            .map(|part| (part, self.0.value_at_quantile(part)))
+            .collect()
     }
 
     /// How many fell into each of a few buckets per doubling, by the bucket's upper bound in microseconds. Empty ones are left out.
@@ -88,7 +103,7 @@ impl AddAssign<&Latencies> for Latencies {
 }
 
 /// Percentiles of a latency, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     pub p50_us: u64,
     pub p95_us: u64,

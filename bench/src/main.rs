@@ -66,6 +66,13 @@ Example:
   forebay-bench compare results/old results/new"
     )]
     Compare(compare::Plan),
+    /// Write report.html of a run anew, from its result.json
+    Report {
+        /// Folder of the run
+        dir: std::path::PathBuf,
+    },
+    /// Print the JSON Schema of result.json
+    Schema,
     /// A bare pair of sockets on loopback: the floor of the network
     Network(network::Plan),
 }
@@ -77,6 +84,11 @@ fn main() -> ExitCode {
         Command::Kafka(command) => kafka::run(&command),
         Command::Peak(plan) => peak::run(&plan),
         Command::Compare(plan) => compare::run(&plan),
+        Command::Report { dir } => result::render(&dir).map(done),
+        Command::Schema => {
+            print!("{}", result::schema::text());
+            Ok(Exit::Done)
+        }
         Command::Network(plan) => network::run(&plan).map(done),
     };
     match result {

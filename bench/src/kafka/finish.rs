@@ -15,8 +15,10 @@ use crate::{
     environment::Environment,
     exit::Exit,
     result::{
-        folder::ResultFolder,
+        folder::{REPORT_FILE, ResultFolder},
+        report,
         run::{Flow, RunResult, SCHEMA_VERSION, Setting, Target, Tool},
+        series,
     },
 };
 
@@ -140,6 +142,7 @@ pub fn finish(
     let mut metrics = outcome.metrics();
     metrics.extend(findings.metrics);
     let dir = folder.map_or_else(std::env::temp_dir, |folder| folder.path().to_path_buf());
+    let histograms = series::histograms(&outcome.collected)?;
     let result = RunResult {
         schema_version: SCHEMA_VERSION,
         tool: Tool::this(),
@@ -147,20 +150,27 @@ pub fn finish(
         label: run.label.clone(),
         run_id: format!("{:08x}", run_id()),
         started_at: jiff::Timestamp::try_from(started.wall)
-            .map_or_else(|_| String::new(), |at| at.to_string()),
+            .map_or_else(|_| String::new(), |at| format!("{at:.3}")),
         seconds: outcome.seconds,
         plan: serde_json::to_value(plan).map_err(|error| error.to_string())?,
         environment: Environment::capture(&dir),
         target: side.target,
         phases: outcome.phases,
         series: outcome.collected.series,
+        curves: outcome.curves,
         metrics,
         verdict: outcome.verdict,
         details: findings.details,
     };
     if let Some(folder) = folder {
-        let written = folder.write_result(&result)?;
-        eprintln!("written: {}", written.display());
+        for (name, content) in histograms {
+            folder.write(&name, &content)?;
+        }
+        folder.write("series.csv", series::csv(&result.series).as_bytes())?;
+        folder.write(REPORT_FILE, report::render(&result).as_bytes())?;
+        // Last: a folder with a result has all of it.
+        folder.write_result(&result)?;
+        eprintln!("written: {}", folder.path().join(REPORT_FILE).display());
     }
     if run.json {
         let line = serde_json::to_string(&result).map_err(|error| error.to_string())?;

@@ -14,6 +14,8 @@ const RESULT_BYTES_MAX: u64 = 256 << 20;
 
 pub const RESULT_FILE: &str = "result.json";
 
+pub const REPORT_FILE: &str = "report.html";
+
 /// A folder that results go to, made before the run begins: a run whose result could not be written is not begun.
 #[derive(Clone, Debug)]
 pub struct ResultFolder(PathBuf);
@@ -30,6 +32,11 @@ impl ResultFolder {
             ));
         }
         Ok(ResultFolder(dir.to_path_buf()))
+    }
+
+    /// Of a run that is over.
+    pub fn existing(dir: &Path) -> ResultFolder {
+        ResultFolder(dir.to_path_buf())
     }
 
     pub fn path(&self) -> &Path {

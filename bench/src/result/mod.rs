@@ -3,9 +3,21 @@
 //! `run` has the types of `result.json` (its schema is `bench/result.schema.json`), `folder` writes and reads them.
 
 pub mod folder;
+pub mod report;
 mod rounds;
 pub mod run;
+pub mod schema;
+pub mod series;
 mod spread;
 
 pub use rounds::{Report, Round};
 pub use spread::Spread;
+
+/// Writes the report of a run anew.
+pub fn render(dir: &std::path::Path) -> Result<(), String> {
+    let result = folder::read(dir)?;
+    let folder = folder::ResultFolder::existing(dir);
+    let written = folder.write(folder::REPORT_FILE, report::render(&result).as_bytes())?;
+    println!("written: {}", written.display());
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! The types of `result.json`. Names carry their units; times are seconds of the run unless a name says otherwise.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use crate::{environment::Environment, latency::Latency};
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// One run of one command.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RunResult {
     pub schema_version: u32,
     pub tool: Tool,
@@ -27,6 +28,8 @@ pub struct RunResult {
     pub target: Target,
     pub phases: Vec<Phase>,
     pub series: Vec<Second>,
+    /// Latencies over the measured phases, from the planned time and of service.
+    pub curves: Vec<Curve>,
     /// The figures that are compared between runs.
     pub metrics: Vec<Metric>,
     pub verdict: Verdict,
@@ -34,7 +37,7 @@ pub struct RunResult {
     pub details: Value,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     pub name: String,
     pub version: String,
@@ -63,7 +66,7 @@ impl Tool {
 }
 
 /// What was driven, and with which effective settings on both sides.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// `kafka` or `storage`.
     pub kind: String,
@@ -78,7 +81,7 @@ pub struct Target {
     pub peer: Option<Value>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Setting {
     pub name: String,
     pub value: String,
@@ -88,7 +91,7 @@ pub struct Setting {
 }
 
 /// A part of the run, reported by itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
     pub name: String,
     pub start_s: f64,
@@ -100,7 +103,7 @@ pub struct Phase {
 }
 
 /// Records that went one way, by the time they were planned for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Flow {
     /// Records that the schedule asked for; in a closed loop those that were sent.
     pub offered: u64,
@@ -119,7 +122,7 @@ pub struct Flow {
 }
 
 /// One second of the run, by the time things happened.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Second {
     pub second: u64,
     pub produced: FlowSecond,
@@ -128,7 +131,7 @@ pub struct Second {
     pub machine: Sample,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct FlowSecond {
     pub offered: u64,
     pub completed: u64,
@@ -141,8 +144,16 @@ pub struct FlowSecond {
     pub heat: Vec<(u64, u64)>,
 }
 
+/// Which latency so many operations stay within.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Curve {
+    pub name: String,
+    /// Part of the operations, 0 to 1, and microseconds.
+    pub points: Vec<(f64, u64)>,
+}
+
 /// What consumers have still to read, from the broker's offsets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Backlog {
     pub records: u64,
     pub bytes: u64,
@@ -151,7 +162,7 @@ pub struct Backlog {
 }
 
 /// The machine and the two sides during one second.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
     /// Cores that each kept busy: 1.0 is one core for the whole second.
     pub client_cores: f64,
@@ -163,7 +174,7 @@ pub struct Sample {
 }
 
 /// /proc/diskstats (kernel documentation: admin-guide/iostats) over one second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DiskSample {
     pub read_bytes: u64,
     pub written_bytes: u64,
@@ -177,7 +188,7 @@ pub struct DiskSample {
 }
 
 /// A figure that is compared.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Metric {
     /// `produce_bytes_per_second`, `produce_latency_planned_p99_us`, ...
     pub name: String,
@@ -190,7 +201,7 @@ pub struct Metric {
     pub headline: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
     Higher,
@@ -198,7 +209,7 @@ pub enum Better {
 }
 
 /// Whether the figures mean what they say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// False when the generator could not keep to its plan, or the run broke off.
     pub valid: bool,
@@ -210,7 +221,7 @@ pub struct Verdict {
     pub safety: Option<Safety>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Safety {
     /// Records whose fate was checked.
     pub checked: u64,
@@ -261,6 +272,7 @@ pub fn sample() -> RunResult {
             consumed: None,
         }],
         series: Vec::new(),
+        curves: Vec::new(),
         metrics: Vec::new(),
         verdict: Verdict {
             valid: true,

@@ -7,7 +7,7 @@ use crate::{
     exit::Exit,
     latency::{Latencies, Latency},
     payload::Ledger,
-    result::run::{Better, Flow, Metric, Phase, Safety, Verdict},
+    result::run::{Better, Curve, Flow, Metric, Phase, Safety, Verdict},
     run::{PhaseTotals, collector::Collected},
 };
 
@@ -19,6 +19,7 @@ pub struct Outcome {
     /// Over all measured phases.
     pub produced: Option<Flow>,
     pub consumed: Option<Flow>,
+    pub curves: Vec<Curve>,
     pub collected: Collected,
     pub seconds: f64,
     pub verdict: Verdict,
@@ -37,13 +38,31 @@ impl Outcome {
         let consumed = sum(consumed).filter(|_| measures);
         let consumed = consumed.as_ref();
         let phases = phases(load, produced, consumed, until);
-        let produced = produced.map(|totals| measured(load, totals, until));
-        let consumed = consumed.map(|totals| measured(load, totals, until));
+        let (produced, consumed) = (
+            produced.map(|it| measured(load, it, until)),
+            consumed.map(|it| measured(load, it, until)),
+        );
+        let mut curves = Vec::new();
+        for (way, totals) in [("produced", &produced), ("consumed", &consumed)] {
+            if let Some((_, totals)) = totals {
+                for (kind, latencies) in
+                    [("planned", &totals.planned), ("service", &totals.service)]
+                {
+                    curves.push(Curve {
+                        name: format!("{way}, {kind}"),
+                        points: latencies.curve(),
+                    });
+                }
+            }
+        }
+        let flow_of = |measured: Option<(Flow, PhaseTotals)>| measured.map(|(flow, _)| flow);
+        let (produced, consumed) = (flow_of(produced), flow_of(consumed));
         let verdict = verdict(load, produced.as_ref(), &found);
         Outcome {
             phases,
             produced,
             consumed,
+            curves,
             collected: found.collected,
             seconds: found.seconds,
             verdict,
@@ -221,7 +240,7 @@ fn phases(
         .collect()
 }
 
-fn measured(load: &Load, totals: &[PhaseTotals], until: f64) -> Flow {
+fn measured(load: &Load, totals: &[PhaseTotals], until: f64) -> (Flow, PhaseTotals) {
     let mut all = PhaseTotals::default();
     let mut seconds = 0.0;
     for (span, totals) in load
@@ -233,7 +252,7 @@ fn measured(load: &Load, totals: &[PhaseTotals], until: f64) -> Flow {
         all.add(totals);
         seconds += (span.end.as_secs_f64().min(until) - span.start.as_secs_f64()).max(0.0);
     }
-    flow(&all, seconds)
+    (flow(&all, seconds), all)
 }
 
 fn flow(totals: &PhaseTotals, seconds: f64) -> Flow {
