@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts that start and stop the brokers of a benchmark. Sourced, with `set -euo pipefail` on and `root` set to the repository.
 # A peer lives in a directory of its own: data/, config, log, pid, and peer.json, which a benchmark puts into its report.
 
@@ -16,12 +17,12 @@ answers() {
     [ "${answer:8:8}" = 00000007 ]
 }
 
-# Waits until the process answers on the port; sets started_ms. $1 pid, $2 port, $3 its log, $4 when it was started.
+# Waits until the process answers on the port; sets started_ms. $1 pid, $2 port, $3 its log, $4 when it was started. One that does not is ended.
 await_answers() {
     local deadline=$((SECONDS + 120))
     until answers "$2"; do
         kill -0 "$1" 2>/dev/null || { tail -n 20 "$3" >&2; fail "the broker ended before it answered; its log is $3"; }
-        [ "$SECONDS" -lt "$deadline" ] || { tail -n 20 "$3" >&2; fail "no answer on port $2 within 120 s; its log is $3"; }
+        [ "$SECONDS" -lt "$deadline" ] || { kill -KILL "$1"; tail -n 20 "$3" >&2; fail "no answer on port $2 within 120 s; its log is $3"; }
         sleep 0.01
     done
     started_ms=$(($(now_ms) - $4))
@@ -29,11 +30,16 @@ await_answers() {
 
 memory_bytes() { awk '/^VmRSS/ {print $2 * 1024}' "/proc/$1/status"; }
 
-# The process of a directory, if it is the one that was started there: a pid may have been given to another since.
+# When a process began, in ticks since the machine did: a pid may be given to another process, the two together may not.
+began_at() { awk '{sub(/.*\) /, ""); print $20}' "/proc/$1/stat" 2>/dev/null; }
+
+note_pid() { echo "$2 $(began_at "$2")" >"$1/pid"; }
+
+# The process that was started in a directory, if it still runs.
 pid_of() {
-    local pid
-    pid=$(cat "$1/pid" 2>/dev/null) || return 1
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$1/" || return 1
+    local pid began
+    read -r pid began 2>/dev/null <"$1/pid" || return 1
+    [ -n "$began" ] && [ "$(began_at "$pid")" = "$began" ] || return 1
     echo "$pid"
 }
 
