@@ -12,6 +12,7 @@ mod kafka;
 mod latency;
 mod limits;
 mod live;
+mod mounts;
 mod network;
 mod noise;
 mod omb;

@@ -136,7 +136,11 @@ impl Sides {
     /// What else was not the same, in words.
     pub fn differences(&self) -> Vec<String> {
         let of = |run: &RunResult| {
-            let environment = serde_json::to_value(&run.environment).unwrap_or_default();
+            let mut environment = serde_json::to_value(&run.environment).unwrap_or_default();
+            // Another at every run.
+            if let Some(fields) = environment.as_object_mut() {
+                fields.remove("at_start");
+            }
             let tool = serde_json::to_value(&run.tool).unwrap_or_default();
             (environment, tool)
         };

@@ -62,7 +62,7 @@ impl<'a> Drive<'a> {
     /// One load on topics that are made for it, or that are there.
     pub fn load(&self, load: &Load) -> Result<(Side, Outcome), String> {
         let (cluster, topic_options, run) = self.to;
-        let sampler = Sampler::new(cluster.broker_pid)?;
+        let sampler = Sampler::new(cluster.broker_pid, cluster.disk().as_deref())?;
         let mut topics = match load.produce {
             Some(_) => {
                 let new = format!("forebay-bench-{:08x}", load.run_id);

@@ -1,6 +1,9 @@
 //! The end of a run: its result, in a folder and for the eye.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -25,8 +28,9 @@ use crate::{
 /// A clock that was set by more than this while the run went on is worth a line.
 const JUMP: Duration = Duration::from_millis(200);
 
-/// When the run began, by both clocks.
+/// When the run began, by both clocks, and on which machine: its own load is not part of what that was doing.
 pub struct Started {
+    environment: Environment,
     wall: SystemTime,
     monotonic: Instant,
 }
@@ -34,6 +38,7 @@ pub struct Started {
 impl Started {
     pub fn now() -> Started {
         Started {
+            environment: Environment::machine(),
             wall: SystemTime::now(),
             monotonic: Instant::now(),
         }
@@ -52,6 +57,8 @@ impl Started {
 /// What was driven.
 pub struct Side {
     target: Target,
+    /// Where the broker writes, when that is on this host.
+    disk: Option<PathBuf>,
 }
 
 impl Side {
@@ -98,6 +105,7 @@ impl Side {
                 topic_config,
                 peer,
             },
+            disk: cluster.disk(),
         }
     }
 }
@@ -141,7 +149,10 @@ pub fn finish(
     let exit = outcome.exit();
     let mut metrics = outcome.metrics();
     metrics.extend(findings.metrics);
-    let dir = folder.map_or_else(std::env::temp_dir, |folder| folder.path().to_path_buf());
+    let environment = started.environment.with_disk(side.disk.as_deref());
+    let caveats = environment.caveats();
+    let caveats = caveats.iter().map(|caveat| format!("note: {caveat}"));
+    outcome.verdict.reasons.extend(caveats);
     let histograms = series::histograms(&outcome.collected)?;
     let result = RunResult {
         schema_version: SCHEMA_VERSION,
@@ -153,7 +164,7 @@ pub fn finish(
             .map_or_else(|_| String::new(), |at| format!("{at:.3}")),
         seconds: outcome.seconds,
         plan: serde_json::to_value(plan).map_err(|error| error.to_string())?,
-        environment: Environment::capture(&dir),
+        environment,
         target: side.target,
         phases: outcome.phases,
         series: outcome.collected.series,

@@ -10,6 +10,7 @@ use crate::{
     limits::{COUNT_MAX, SECONDS_MAX, within},
     payload::{KeyDistribution, SizeDistribution},
     result::folder::ResultFolder,
+    sample,
     schedule::Schedule,
 };
 
@@ -28,6 +29,10 @@ pub struct Cluster {
     /// Process of a broker on this host: its CPU time and memory are reported
     #[arg(long, value_name = "PID")]
     pub broker_pid: Option<u32>,
+    /// What the broker writes to, when it is on this host: a folder or a device whose disk is sampled
+    /// [default: with --broker-pid, where that process has files open]
+    #[arg(long, value_name = "DIR|DEVICE")]
+    pub disk: Option<PathBuf>,
     /// peer.json of the script that started the broker, for the report
     #[arg(long, value_name = "FILE")]
     pub peer: Option<PathBuf>,
@@ -44,6 +49,12 @@ impl Cluster {
             properties.push((&property[..at], &property[at + 1..]));
         }
         Ok(properties)
+    }
+
+    /// Whose disk is sampled: nobody's, of a broker elsewhere.
+    pub fn disk(&self) -> Option<PathBuf> {
+        let found = || self.broker_pid.and_then(sample::folder_written_by);
+        self.disk.clone().or_else(found)
     }
 
     pub fn peer(&self) -> Result<Option<Value>, String> {

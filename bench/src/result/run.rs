@@ -41,8 +41,8 @@ pub struct RunResult {
 pub struct Tool {
     pub name: String,
     pub version: String,
-    /// Of git, with `-dirty` when there were changes; `unknown` when built elsewhere.
-    pub revision: String,
+    /// Of git, with `-dirty` when there were changes; none when built outside a repository.
+    pub revision: Option<String>,
     /// `debug` builds measure nothing worth knowing.
     pub profile: String,
 }
@@ -52,9 +52,7 @@ impl Tool {
         Tool {
             name: env!("CARGO_PKG_NAME").to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
-            revision: option_env!("FOREBAY_REVISION")
-                .unwrap_or("unknown")
-                .to_string(),
+            revision: option_env!("FOREBAY_REVISION").map(str::to_string),
             profile: if cfg!(debug_assertions) {
                 "debug"
             } else {
@@ -168,7 +166,10 @@ pub struct Sample {
     pub client_cores: f64,
     pub broker_cores: Option<f64>,
     pub broker_memory_bytes: Option<u64>,
-    /// Busy part of each core, 0 to 1, whoever used it.
+    /// The most that it was since the broker began.
+    #[serde(default)]
+    pub broker_memory_peak_bytes: Option<u64>,
+    /// Busy part of each core, 0 to 1, whoever used it; a hypervisor that took it away too.
     pub cores_busy: Vec<f64>,
     pub disk: Option<DiskSample>,
 }
@@ -183,8 +184,11 @@ pub struct DiskSample {
     pub flushes: u64,
     /// Part of the second with requests in flight, 0 to 1.
     pub busy: f64,
-    /// Mean time of the requests that ended.
+    /// Mean time of the reads and writes that ended.
     pub await_ms: f64,
+    /// Mean time of the flushes that ended.
+    #[serde(default)]
+    pub flush_await_ms: f64,
 }
 
 /// A figure that is compared.

@@ -1,10 +1,17 @@
 //! What the machine and the two sides use while a run goes on, read from /proc once a second.
+//!
+//! What cannot be read is left out: nothing here ends a run that is under way.
 
+mod cores;
+mod disk;
 mod process;
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
-pub use process::Process;
+use cores::Cores;
+use disk::Counters;
+pub use disk::{Disk, folder_written_by};
+use process::Process;
 
 use crate::result::run::Sample;
 
@@ -12,27 +19,32 @@ use crate::result::run::Sample;
 pub struct Sampler {
     last: Instant,
     client: Process,
-    client_cpu: f64,
-    broker: Option<(Process, f64)>,
+    broker: Option<Process>,
+    cores: Option<Cores>,
+    disk: Option<(Disk, Counters)>,
 }
 
 impl Sampler {
-    /// The broker is sampled when it is a process of this host.
-    pub fn new(broker_pid: Option<u32>) -> Result<Sampler, String> {
-        let client = Process::of(std::process::id());
-        let broker = broker_pid.map(Process::of);
-        let broker = match broker {
+    /// The broker is sampled when it is a process of this host, and the disk that holds `disk` (or is it) when there is one. Both must be there
+    /// at the start.
+    pub fn new(broker_pid: Option<u32>, disk: Option<&Path>) -> Result<Sampler, String> {
+        let counters = |path: &Path| {
+            let disk = Disk::of(path)?;
+            Some((disk, disk.counters()?))
+        };
+        let disk = match disk {
             None => None,
-            Some(process) => {
-                let cpu = process.cpu_seconds()?;
-                Some((process, cpu))
+            Some(path) => {
+                let found = counters(path);
+                Some(found.ok_or_else(|| format!("--disk {}: is on no disk", path.display()))?)
             }
         };
         Ok(Sampler {
             last: Instant::now(),
-            client_cpu: client.cpu_seconds()?,
-            client,
-            broker,
+            client: Process::this()?,
+            broker: broker_pid.map(Process::of).transpose()?,
+            cores: Cores::now(),
+            disk,
         })
     }
 
@@ -41,18 +53,50 @@ impl Sampler {
         let now = Instant::now();
         let seconds = now.duration_since(self.last).as_secs_f64().max(1e-3);
         self.last = now;
-        let mut sample = Sample::default();
-        if let Ok(cpu) = self.client.cpu_seconds() {
-            sample.client_cores = (cpu - self.client_cpu) / seconds;
-            self.client_cpu = cpu;
+        let mut sample = Sample {
+            client_cores: self.client.used().unwrap_or(0.0) / seconds,
+            ..Sample::default()
+        };
+        if let Some(broker) = &mut self.broker {
+            let memory = broker.memory();
+            sample.broker_cores = broker.used().map(|used| used / seconds);
+            sample.broker_memory_bytes = memory.map(|it| it.resident_bytes);
+            sample.broker_memory_peak_bytes = memory.map(|it| it.peak_bytes);
         }
-        if let Some((process, before)) = &mut self.broker
-            && let (Ok(cpu), Ok(memory)) = (process.cpu_seconds(), process.memory_bytes())
+        if let (Some(before), Some(now)) = (&mut self.cores, Cores::now()) {
+            sample.cores_busy = now.busy_since(before);
+            *before = now;
+        }
+        if let Some((disk, before)) = &mut self.disk
+            && let Some(now) = disk.counters()
         {
-            sample.broker_cores = Some((cpu - *before) / seconds);
-            sample.broker_memory_bytes = Some(memory);
-            *before = cpu;
+            sample.disk = Some(now.since(before, seconds));
+            *before = now;
         }
         sample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_what_was_asked_for() {
+        let this = std::process::id();
+        let mut sampler = Sampler::new(Some(this), None).expect("a sampler");
+        let sample = sampler.sample();
+        assert!(sample.broker_cores.is_some());
+        assert!(sample.broker_memory_peak_bytes.is_some());
+        assert!(!sample.cores_busy.is_empty());
+        assert!(
+            sample
+                .cores_busy
+                .iter()
+                .all(|busy| (0.0..=1.0).contains(busy))
+        );
+        assert_eq!(sample.disk, None);
+        assert!(Sampler::new(Some(u32::MAX), None).is_err());
+        assert!(Sampler::new(None, Some(Path::new("/proc"))).is_err());
     }
 }

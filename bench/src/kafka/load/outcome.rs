@@ -100,11 +100,12 @@ impl Outcome {
                 .any(|phase| phase.start_s <= at && at + 1.0 <= phase.end_s + 1e-9)
         };
         let machine = self.collected.series.iter().filter(|it| within(it.second));
-        let (mut client, mut broker, mut memory, mut bytes) = (0.0, 0.0, 0, 0);
+        let (mut client, mut broker, mut memory, mut peak, mut bytes) = (0.0, 0.0, 0, 0, 0);
         for second in machine {
             client += second.machine.client_cores;
             broker += second.machine.broker_cores.unwrap_or(0.0);
             memory = memory.max(second.machine.broker_memory_bytes.unwrap_or(0));
+            peak = peak.max(second.machine.broker_memory_peak_bytes.unwrap_or(0));
             bytes += second.produced.bytes + second.consumed.bytes;
         }
         let gigabytes = bytes as f64 / 1e9;
@@ -130,6 +131,15 @@ impl Outcome {
                 "bytes",
                 Better::Lower,
                 memory as f64,
+            ));
+        }
+        if peak > 0 {
+            // Since the broker began, which may be long before this run.
+            metrics.push(metric(
+                "broker_memory_bytes_peak",
+                "bytes",
+                Better::Lower,
+                peak as f64,
             ));
         }
         metrics

@@ -324,6 +324,7 @@ mod tests {
                     client_cores: 0.4,
                     broker_cores: Some(0.8),
                     broker_memory_bytes: Some(300_000_000),
+                    broker_memory_peak_bytes: None,
                     cores_busy: vec![0.5, 0.9],
                     disk: None,
                 },
