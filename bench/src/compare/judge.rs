@@ -115,13 +115,14 @@ mod tests {
         (0..12).map(|_| random.unit()).sum::<f64>() - 6.0
     }
 
-    /// How often, of 1,000 comparisons of figures with 3% of noise, one of five was called different.
+    /// How often, of 1,000 comparisons of five figures with 3% of noise of which the first is slower, one was called different.
     fn called_different(repeats: usize, slower: f64) -> f64 {
         let mut random = Random(17);
         let mut called = 0;
         for _ in 0..1_000 {
             let figures: Vec<(Vec<f64>, Vec<f64>)> = (0..5)
-                .map(|_| {
+                .map(|figure| {
+                    let slower = if figure == 0 { slower } else { 0.0 };
                     let mut side = |mean: f64| {
                         (0..repeats)
                             .map(|_| mean * (1.0 + 0.03 * noise(&mut random)))
@@ -149,8 +150,8 @@ mod tests {
             );
             println!("{repeats} repeats: false alarms {false_alarms}, a tenth less found {found}");
             assert!(false_alarms <= 0.05, "{repeats}: {false_alarms}");
-            // Five against five that do not overlap at all have p = 0.0079, times five figures 0.04: just enough.
-            let least = if repeats == 5 { 0.85 } else { 0.98 };
+            // Five against five that do not overlap at all have p = 0.0079, times five figures 0.04: just enough, and one overlap is too many.
+            let least = if repeats == 5 { 0.75 } else { 0.93 };
             assert!(found >= least, "{repeats}: {found}");
         }
     }

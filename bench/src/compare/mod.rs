@@ -26,7 +26,7 @@ pub struct Plan {
     /// Probability of calling the same different, over all figures that decide
     #[arg(long, default_value_t = 0.05)]
     alpha: f64,
-    /// Compare runs that were not taken in turns, or are fewer than five, or have other environments' marks against them; other plans are refused all the same
+    /// Compare runs that were not taken in turns, or are too few to tell anything; what has another plan is refused all the same
     #[arg(long)]
     force: bool,
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -42,10 +42,19 @@ enum Format {
 pub fn run(plan: &Plan) -> Result<Exit, String> {
     within("--effect-min", plan.effect_min, 0.0..=1.0)?;
     within("--alpha", plan.alpha, 1e-6..=0.5)?;
-    let sides = Sides::read(&plan.a, &plan.b)?;
-    if let Some(refusal) = sides.refusal(plan.force) {
-        eprintln!("forebay-bench: refused: {refusal}");
-        return Ok(Exit::Refused);
+    let refused = |why: String| {
+        eprintln!("forebay-bench: refused: {why}");
+        Ok(Exit::Refused)
+    };
+    let sides = match Sides::read(&plan.a, &plan.b, plan.alpha) {
+        Ok(sides) => sides,
+        Err(why) => return refused(why),
+    };
+    if let Some(why) = sides.refusal(plan.force) {
+        return refused(why);
+    }
+    for warning in sides.warnings() {
+        eprintln!("forebay-bench: FORCED, what follows proves nothing: {warning}");
     }
     let judged = judge::judge(&sides, plan.effect_min, plan.alpha);
     match plan.format {
@@ -66,7 +75,7 @@ pub fn run(plan: &Plan) -> Result<Exit, String> {
 fn print(sides: &Sides, judged: &[Judged]) {
     println!("A: {}", sides.name_a());
     println!("B: {}", sides.name_b());
-    for line in sides.warnings().iter().chain(&sides.differences()) {
+    for line in sides.differences() {
         println!("  {line}");
     }
     let wide = judged
@@ -75,12 +84,12 @@ fn print(sides: &Sides, judged: &[Judged]) {
         .max()
         .unwrap_or(0);
     println!(
-        "{:wide$}  {:>12}  {:>12}  {:>7}  {:^16}  {:>6}",
+        "{:wide$}  {:>9}  {:>9}  {:>6}  {:^11}  {:>6}",
         "", "median A", "median B", "B to A", "95%", "p"
     );
     for metric in judged {
         println!(
-            "{:wide$}  {:>12}  {:>12}  {:>7.3}  {:>7.3} to {:<6.3}  {:>6.4}  {}{}",
+            "{:wide$}  {:>9}  {:>9}  {:>6.3}  {:>5.3}-{:<5.3}  {:>6.4}  {}{}",
             metric.name,
             short(metric.median_a),
             short(metric.median_b),
@@ -89,13 +98,10 @@ fn print(sides: &Sides, judged: &[Judged]) {
             metric.ratio_high,
             metric.p,
             metric.word.text(),
-            if metric.headline {
-                ""
-            } else {
-                " (does not decide)"
-            },
+            if metric.headline { "" } else { " *" },
         );
     }
+    println!("* explains, and does not decide");
 }
 
 /// Six digits are more than a figure of a benchmark has.

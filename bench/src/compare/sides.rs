@@ -4,12 +4,15 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::result::{
-    folder::{self, RESULT_FILE},
-    run::RunResult,
+use crate::{
+    result::{
+        folder::{self, RESULT_FILE},
+        run::{RunResult, Setting},
+    },
+    statistics::mann_whitney,
 };
 
-/// Runs of each side: with fewer, no difference of ranks is unlikely enough.
+/// Runs of each side at least, whatever the figures.
 pub const REPEATS_MIN: usize = 5;
 
 /// Folders that are looked into.
@@ -22,10 +25,11 @@ pub struct Sides {
     pub a: Vec<RunResult>,
     pub b: Vec<RunResult>,
     names: (String, String),
+    alpha: f64,
 }
 
 impl Sides {
-    pub fn read(a: &Path, b: &Path) -> Result<Sides, String> {
+    pub fn read(a: &Path, b: &Path, alpha: f64) -> Result<Sides, String> {
         let (runs_a, runs_b) = (read(a)?, read(b)?);
         let name = |path: &Path, runs: &[RunResult]| {
             let label = runs.iter().find_map(|run| run.label.clone());
@@ -38,6 +42,7 @@ impl Sides {
             names: (name(a, &runs_a), name(b, &runs_b)),
             a: runs_a,
             b: runs_b,
+            alpha,
         })
     }
 
@@ -81,19 +86,56 @@ impl Sides {
                 ));
             }
         }
+        if let Some((name, side)) = self.missing() {
+            return Some(format!(
+                "{name} decides, and a run of {side} does not have it"
+            ));
+        }
         self.warnings().into_iter().next().filter(|_| !force)
+    }
+
+    /// A figure that decides and that not every run has, and on which side.
+    fn missing(&self) -> Option<(String, &'static str)> {
+        let names = self.headline();
+        let lacks = |runs: &[RunResult], name: &str| {
+            let has = |run: &RunResult| {
+                run.metrics
+                    .iter()
+                    .any(|metric| metric.name == name && !metric.values.is_empty())
+            };
+            !runs.iter().all(has)
+        };
+        let sides = [(&self.a, "A"), (&self.b, "B")];
+        names.into_iter().find_map(|name| {
+            let (_, side) = sides.iter().find(|(runs, _)| lacks(runs, &name))?;
+            Some((name, *side))
+        })
+    }
+
+    /// Names of the figures that decide, in any run.
+    fn headline(&self) -> Vec<String> {
+        let metrics = self.all().flat_map(|run| &run.metrics);
+        let mut names: Vec<String> = metrics
+            .filter(|metric| metric.headline)
+            .map(|metric| metric.name.clone())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// What makes a comparison worth less.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let fewest = self.repeats();
-        if fewest < REPEATS_MIN {
+        let (fewest, figures) = (self.repeats(), self.headline().len());
+        let needed = repeats_needed(figures, self.alpha);
+        if fewest < needed {
             warnings.push(format!(
-                "{fewest} runs of a side are fewer than {REPEATS_MIN}: repeat them"
+                "{fewest} repeats of a side: with {figures} figures that decide, nothing can be told from chance with fewer than {needed}"
             ));
         }
-        if let Some(block) = self.longest_block().filter(|block| *block > BLOCK_MAX) {
+        let block = self.longest_block();
+        if block > BLOCK_MAX {
             warnings.push(format!(
                 "not in turns: {block} runs of one side without one of the other, so that a machine that became slower looks like a difference"
             ));
@@ -101,23 +143,34 @@ impl Sides {
         warnings
     }
 
-    /// Of the side that has fewer; a single run may have many values.
+    /// Of the figure and the side that have fewest; a single run may have many values.
     fn repeats(&self) -> usize {
-        let of = |runs: &[RunResult]| {
-            let values = |run: &RunResult| {
-                run.metrics
-                    .iter()
-                    .map(|metric| metric.values.len())
-                    .max()
-                    .unwrap_or(0)
-            };
-            runs.iter().map(values).sum::<usize>()
+        let names = self.headline();
+        let of = |runs: &[RunResult], name: &str| {
+            let metrics = runs
+                .iter()
+                .flat_map(|run| &run.metrics)
+                .filter(|metric| metric.name == name);
+            metrics.map(|metric| metric.values.len()).sum::<usize>()
         };
-        of(&self.a).min(of(&self.b))
+        let counts = names
+            .iter()
+            .map(|name| of(&self.a, name).min(of(&self.b, name)));
+        counts.min().unwrap_or(0)
     }
 
-    /// In the order in which the runs began. None when a side has one run, whose rounds nobody can take in turns.
-    fn longest_block(&self) -> Option<usize> {
+    /// In the order in which the runs began; the rounds of a side's only run are a block.
+    fn longest_block(&self) -> usize {
+        let rounds = |run: &RunResult| {
+            run.metrics
+                .iter()
+                .map(|metric| metric.values.len())
+                .max()
+                .unwrap_or(0)
+        };
+        if self.a.len() == 1 || self.b.len() == 1 {
+            return self.all().map(rounds).max().unwrap_or(0);
+        }
         let mut starts: Vec<(&str, bool)> = self
             .a
             .iter()
@@ -131,9 +184,10 @@ impl Sides {
             .chunk_by(|one, other| one == other)
             .map(<[bool]>::len)
             .max()
+            .unwrap_or(0)
     }
 
-    /// What else was not the same, in words.
+    /// What else was not the same in all runs, in words.
     pub fn differences(&self) -> Vec<String> {
         let of = |run: &RunResult| {
             let mut environment = serde_json::to_value(&run.environment).unwrap_or_default();
@@ -141,14 +195,47 @@ impl Sides {
             if let Some(fields) = environment.as_object_mut() {
                 fields.remove("at_start");
             }
-            let tool = serde_json::to_value(&run.tool).unwrap_or_default();
-            (environment, tool)
+            let settings = |settings: &[Setting]| {
+                let pairs = settings
+                    .iter()
+                    .map(|it| (it.name.clone(), Value::from(it.value.clone())));
+                Value::Object(pairs.collect())
+            };
+            [
+                ("environment", environment),
+                ("tool", serde_json::to_value(&run.tool).unwrap_or_default()),
+                ("broker", settings(&run.target.broker_config)),
+                ("topic", settings(&run.target.topic_config)),
+            ]
         };
-        let (first, other) = (of(&self.a[0]), of(&self.b[0]));
-        let mut differences = differing("environment", &first.0, &other.0);
-        differences.extend(differing("tool", &first.1, &other.1));
+        let first = of(&self.a[0]);
+        let mut differences: Vec<String> = Vec::new();
+        for run in self.all().skip(1) {
+            for ((name, one), (_, other)) in first.iter().zip(of(run)) {
+                differences.extend(differing(name, one, &other));
+            }
+        }
+        differences.sort_unstable();
+        differences.dedup();
         differences
     }
+}
+
+/// The fewest repeats with which two sides that do not overlap at all are told from chance, however many figures are looked at: each side's
+/// values can stand in so many orders.
+pub fn repeats_needed(figures: usize, alpha: f64) -> usize {
+    let enough = |repeats: &usize| {
+        let low = vec![0.0; *repeats];
+        let (a, b): (Vec<f64>, Vec<f64>) = low
+            .iter()
+            .enumerate()
+            .map(|(at, _)| (at as f64, (at + repeats) as f64))
+            .unzip();
+        mann_whitney(&a, &b) * (figures as f64) < alpha
+    };
+    (REPEATS_MIN..REPEATS_MIN + 20)
+        .find(enough)
+        .unwrap_or(REPEATS_MIN + 20)
 }
 
 /// Paths at which two values differ, with both values.
@@ -225,6 +312,7 @@ mod tests {
             a,
             b,
             names: ("a".to_string(), "b".to_string()),
+            alpha: 0.05,
         }
     }
 
@@ -235,7 +323,9 @@ mod tests {
         let check = |break_it: fn(&mut Sides), expected: &str, force_helps: bool| {
             let mut sides = in_turns();
             break_it(&mut sides);
-            let refusal = sides.refusal(false).expect("refused");
+            let refusal = sides
+                .refusal(false)
+                .unwrap_or_else(|| panic!("not refused: {expected}"));
             assert!(refusal.contains(expected), "{refusal}");
             assert_eq!(sides.refusal(true).is_none(), force_helps, "{expected}");
         };
@@ -256,7 +346,38 @@ mod tests {
             "lost",
             false,
         );
+        check(
+            |it| it.b[3].metrics.clear(),
+            "decides, and a run of B",
+            false,
+        );
         check(|it| it.b.truncate(4), "fewer than 5", true);
+        check(
+            |it| {
+                for (number, run) in it.a.iter_mut().chain(&mut it.b).enumerate() {
+                    for figure in 0..7 {
+                        let name = format!("figure {figure}");
+                        run.metrics.push(Metric {
+                            name,
+                            values: vec![number as f64],
+                            ..run.metrics[0].clone()
+                        });
+                    }
+                }
+            },
+            "fewer than 6",
+            true,
+        );
+        check(
+            |it| {
+                it.a.truncate(1);
+                it.b.truncate(1);
+                it.a[0].metrics[0].values = vec![1.0; 5];
+                it.b[0].metrics[0].values = vec![1.0; 5];
+            },
+            "not in turns: 5",
+            true,
+        );
         check(
             |it| {
                 for (second, run) in it.a.iter_mut().chain(&mut it.b).enumerate() {
@@ -266,6 +387,18 @@ mod tests {
             "not in turns: 5",
             true,
         );
+    }
+
+    #[test]
+    fn more_figures_need_more_repeats() {
+        let check = |figures: usize, expected: usize| {
+            assert_eq!(repeats_needed(figures, 0.05), expected, "{figures}")
+        };
+        check(1, 5);
+        check(6, 5);
+        check(7, 6);
+        check(23, 6);
+        check(24, 7);
     }
 
     #[test]
