@@ -71,7 +71,7 @@ impl<'a> Drive<'a> {
             None => Topics::existing(cluster, topic_options)?,
         };
         let side = Side::of(cluster, load, self.peer.clone(), &topics);
-        let live = Live::new(run.quiet || run.json);
+        let live = Live::new(run.quiet || run.json, load.phases.clone());
         let outcome = load.run(&self.config, &topics, &self.stop, sampler, live)?;
         if topic_options.keep_topics {
             topics.keep();
