@@ -113,6 +113,15 @@ pub struct Latency {
     pub max_us: u64,
 }
 
+/// Where a bucket of the heat map begins, from its upper bound.
+pub fn heat_start(bound: u64) -> u64 {
+    match bound {
+        0..=8 => 4,
+        bound if bound.is_power_of_two() => bound - bound / 8,
+        bound => bound - (1 << (bound.ilog2() - 2)),
+    }
+}
+
 /// Four buckets per doubling from 8 microseconds on.
 fn heat_bound(micros: u64) -> u64 {
     if micros < 8 {
@@ -197,6 +206,15 @@ mod tests {
         check(10, 12);
         check(1_000, 1_024);
         check(1_024, 1_280);
+        for micros in [8, 9, 63, 64, 100, 1_000, 1_023, 1_024, 70_000] {
+            let bound = heat_bound(micros);
+            assert!(heat_start(bound) <= micros && micros < bound, "{micros}");
+            assert_eq!(
+                heat_bound(heat_start(bound)),
+                bound,
+                "no gap before {bound}"
+            );
+        }
         let heat = of(0..10_000).heat();
         assert_eq!(heat.iter().map(|(_, count)| count).sum::<u64>(), 10_000);
         assert!(heat.is_sorted_by(|one, next| one.0 < next.0));

@@ -1,10 +1,5 @@
 //! The `forebay-bench` command: what the engine does on a disk, next to what the disk can do, and what a broker does for a client.
 
-#![allow(
-    dead_code,
-    reason = "types of results and runs that the commands take over one by one"
-)]
-
 mod compare;
 mod environment;
 mod exit;
@@ -15,6 +10,7 @@ mod live;
 mod mounts;
 mod network;
 mod noise;
+#[allow(dead_code, reason = "no command takes workloads of others yet")]
 mod omb;
 mod payload;
 mod peak;

@@ -11,6 +11,8 @@ use crate::{
 const HISTORY_SECONDS: usize = 60;
 /// Lateness of the generator at p99 that is shown as a warning.
 const LATENESS_WARNING_US: u64 = 10_000;
+/// A run that may take so long is one that ends by itself: how far it has come is not known.
+const UNBOUNDED_SECONDS: f64 = 86_400.0;
 const BLOCKS: [char; 8] = [
     '\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}',
 ];
@@ -138,6 +140,12 @@ impl View {
     fn progress(&self, columns: usize) -> Line {
         let done = (self.last.second + 1) as f64;
         let end = self.phases.last().map_or(0.0, |it| it.end.as_secs_f64());
+        if end >= UNBOUNDED_SECONDS {
+            return Line {
+                text: cut(&format!("{} so far", time(done)), columns),
+                tone: Tone::Strong,
+            };
+        }
         let phase = self.phase.and_then(|at| self.phases.get(at));
         let name = phase.map_or("drain", |it| it.name.as_str());
         let words = match phase {
@@ -346,5 +354,7 @@ mod tests {
         }
         assert!(view.lines(80).iter().all(|it| it.text.len() <= 80));
         assert!(!View::new(Vec::new(), true).lines(80).is_empty());
+        let unbounded = View::new(vec![span("run", 0, 86_400)], true);
+        assert_eq!(unbounded.lines(80)[0].text, format!("{} so far", time(1.0)));
     }
 }

@@ -32,6 +32,17 @@ impl Intervals {
         true
     }
 
+    /// Whether `insert` would need one range more.
+    pub fn opens_a_piece(&self, number: u64) -> bool {
+        let at = self.0.partition_point(|(start, _)| *start <= number);
+        let within_or_behind = at > 0 && number <= self.0[at - 1].1;
+        let before = self
+            .0
+            .get(at)
+            .is_some_and(|(start, _)| *start == number + 1);
+        !within_or_behind && !before
+    }
+
     pub fn count(&self) -> u64 {
         self.0.iter().map(|(start, end)| end - start).sum()
     }
@@ -99,7 +110,9 @@ mod tests {
             let (mut set, mut other) = (BTreeSet::new(), BTreeSet::new());
             for _ in 0..60 {
                 let number = random.next_u64() % 50;
+                let (pieces, opens) = (ours.pieces(), ours.opens_a_piece(number));
                 assert_eq!(ours.insert(number), set.insert(number));
+                assert_eq!(ours.pieces() > pieces, opens);
                 let number = random.next_u64() % 50;
                 assert_eq!(theirs.insert(number), other.insert(number));
             }

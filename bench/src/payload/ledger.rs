@@ -76,7 +76,7 @@ impl Ledger {
             .streams
             .entry((stamp.run_id, stamp.stream))
             .or_default();
-        if stream.received.pieces() >= PIECES_MAX {
+        if stream.received.pieces() >= PIECES_MAX && stream.received.opens_a_piece(stamp.sequence) {
             self.beyond += 1;
             return;
         }
@@ -241,5 +241,7 @@ mod tests {
             ledger.receive(&stamp(1, index * 2));
         }
         assert_eq!(ledger.beyond(), 1);
+        ledger.receive(&stamp(1, 1));
+        assert_eq!(ledger.beyond(), 1, "what closes a gap is taken");
     }
 }

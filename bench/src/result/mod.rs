@@ -16,6 +16,10 @@ pub use spread::Spread;
 /// Writes the report of a run anew.
 pub fn render(dir: &std::path::Path) -> Result<(), String> {
     let result = folder::read(dir)?;
+    let dir = match dir.is_dir() {
+        true => dir,
+        false => dir.parent().unwrap_or(dir),
+    };
     let folder = folder::ResultFolder::existing(dir);
     let written = folder.write(folder::REPORT_FILE, report::render(&result).as_bytes())?;
     println!("written: {}", written.display());

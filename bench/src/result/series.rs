@@ -76,25 +76,27 @@ fn flow(csv: &mut String, flow: &FlowSecond) {
     some(csv, flow.lateness.map(|it| it.max_us));
 }
 
-/// Name and content of each file of histograms that a run has.
-pub fn histograms(collected: &Collected) -> Result<Vec<(String, Vec<u8>)>, String> {
+/// Name and content of each file of histograms that a run has: a log of every second, warm-up and all, from the planned time; and a curve
+/// over the measured phases for each of `measured`.
+pub fn histograms(
+    collected: &Collected,
+    measured: &[(String, Latencies)],
+) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut files = Vec::new();
     for (way, seconds) in [
         ("produced", &collected.produced),
         ("consumed", &collected.consumed),
     ] {
-        let mut all = Latencies::new();
-        for (_, latencies) in seconds {
-            all += latencies;
+        if seconds.iter().any(|(_, latencies)| latencies.count() > 0) {
+            files.push((format!("latency-{way}.hlog"), hlog(seconds)?));
         }
-        if all.count() == 0 {
-            continue;
-        }
-        files.push((format!("latency-{way}.hlog"), hlog(seconds)?));
-        files.push((
-            format!("latency-{way}.hgrm"),
-            hgrm(all.histogram()).into_bytes(),
-        ));
+    }
+    for (name, latencies) in measured
+        .iter()
+        .filter(|(_, latencies)| latencies.count() > 0)
+    {
+        let name = format!("latency-{}.hgrm", name.replace(", ", "-"));
+        files.push((name, hgrm(latencies.histogram()).into_bytes()));
     }
     Ok(files)
 }
@@ -190,18 +192,22 @@ mod tests {
             produced: vec![
                 (0, latencies.clone()),
                 (1, Latencies::new()),
-                (2, latencies),
+                (2, latencies.clone()),
             ],
             ..Collected::default()
         };
-        let files = histograms(&collected).expect("written");
+        let files = histograms(&collected, &[("produced, planned".to_string(), latencies)])
+            .expect("written");
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["latency-produced.hlog", "latency-produced.hgrm"]);
+        assert_eq!(
+            names,
+            ["latency-produced.hlog", "latency-produced-planned.hgrm"]
+        );
         let log = String::from_utf8(files[0].1.clone()).expect("text");
         let intervals = log.lines().filter(|line| line.contains("HISTF"));
         assert_eq!(intervals.count(), 2, "{log}");
         let curve = String::from_utf8(files[1].1.clone()).expect("text");
-        assert!(curve.contains("Total count    =         2000"), "{curve}");
+        assert!(curve.contains("Total count    =         1000"), "{curve}");
         let last = curve
             .lines()
             .rfind(|line| line.starts_with(' '))
@@ -212,6 +218,6 @@ mod tests {
             .expect("a count")
             .parse()
             .expect("a number");
-        assert_eq!(count, 2_000);
+        assert_eq!(count, 1_000);
     }
 }

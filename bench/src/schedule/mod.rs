@@ -71,6 +71,10 @@ pub struct Share {
 }
 
 impl Share {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for targets with one generator")
+    )]
     pub const ALL: Share = Share { index: 0, of: 1 };
 }
 
@@ -146,6 +150,10 @@ impl Schedule {
 
     /// With each rate multiplied; a closed loop has none and stays as it is. Refused when a rate would leave
     /// its bounds.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for operations that are batches of records")
+    )]
     pub fn scaled(&self, factor: f64) -> Result<Schedule, ScheduleError> {
         Ok(Schedule::new(self.spec.scaled(factor)?))
     }

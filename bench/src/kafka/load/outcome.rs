@@ -6,7 +6,6 @@ use super::{Found, Load, When};
 use crate::{
     exit::Exit,
     latency::{Latencies, Latency},
-    payload::Ledger,
     result::run::{Better, Curve, Flow, Metric, Phase, Safety, Verdict},
     run::{PhaseTotals, collector::Collected},
 };
@@ -20,6 +19,8 @@ pub struct Outcome {
     pub produced: Option<Flow>,
     pub consumed: Option<Flow>,
     pub curves: Vec<Curve>,
+    /// What the curves are of.
+    pub latencies: Vec<(String, Latencies)>,
     pub collected: Collected,
     pub seconds: f64,
     pub verdict: Verdict,
@@ -42,16 +43,18 @@ impl Outcome {
             produced.map(|it| measured(load, it, until)),
             consumed.map(|it| measured(load, it, until)),
         );
-        let mut curves = Vec::new();
+        let (mut curves, mut all) = (Vec::new(), Vec::new());
         for (way, totals) in [("produced", &produced), ("consumed", &consumed)] {
             if let Some((_, totals)) = totals {
                 for (kind, latencies) in
                     [("planned", &totals.planned), ("service", &totals.service)]
                 {
+                    let name = format!("{way}, {kind}");
                     curves.push(Curve {
-                        name: format!("{way}, {kind}"),
+                        name: name.clone(),
                         points: latencies.curve(),
                     });
+                    all.push((name, latencies.clone()));
                 }
             }
         }
@@ -63,6 +66,7 @@ impl Outcome {
             produced,
             consumed,
             curves,
+            latencies: all,
             collected: found.collected,
             seconds: found.seconds,
             verdict,
@@ -341,21 +345,33 @@ fn verdict(load: &Load, produced: Option<&Flow>, found: &Found) -> Verdict {
             found.unread
         ));
     } else {
-        verdict.safety = safety(load, found);
+        verdict.safety = safety(load, found, &mut verdict);
     }
     verdict
 }
 
-/// None when nobody looked. Consumers that began after the first record of a stream cannot speak of those before.
-fn safety(load: &Load, found: &Found) -> Option<Safety> {
-    let mut ledger: Option<Ledger> = None;
-    for consumer in &found.consumed {
-        match &mut ledger {
-            Some(ledger) => ledger.add(consumer.ledger.clone()),
-            None => ledger = Some(consumer.ledger.clone()),
-        }
+/// None when nobody looked, or when nobody could keep account.
+fn safety(load: &Load, found: &Found, verdict: &mut Verdict) -> Option<Safety> {
+    let mut ledgers = found
+        .consumed
+        .iter()
+        .map(|consumer| consumer.ledger.clone());
+    let mut ledger = ledgers.next()?;
+    for other in ledgers {
+        ledger.add(other);
     }
-    let ledger = ledger?;
+    if ledger.beyond() > 0 {
+        verdict.refuse(format!(
+            "{} records were not accounted for: they came with more gaps between them than can be kept",
+            ledger.beyond()
+        ));
+        return None;
+    }
+    if ledger.foreign() > 0 {
+        verdict
+            .reasons
+            .push(format!("{} records were not of this run", ledger.foreign()));
+    }
     let safety = match &found.produced {
         Some(produced) => ledger.settle(load.run_id, &produced.acknowledged),
         None => ledger.seen(),

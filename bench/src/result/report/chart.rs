@@ -1,6 +1,8 @@
 //! Charts as SVG: lines over time, a heat map, a percentile curve. Colours are CSS variables of the page; there is no script in them.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
+
+use crate::latency::heat_start;
 
 /// Of the drawing, in its own units; the page scales it to what there is.
 const WIDTH: f64 = 760.0;
@@ -9,6 +11,9 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 30.0;
+
+/// Of a heat map: the page has a colour for each.
+const SHADES: usize = 8;
 
 /// Points of a line at most: more cannot be told apart on a screen.
 const POINTS_MAX: usize = 600;
@@ -283,34 +288,44 @@ pub type HeatColumn = (f64, Vec<(u64, u64)>);
 
 /// How often which latency came, second by second. Colours go with the logarithm of the count, so that one slow record in a million is seen.
 pub fn heat(title: &str, columns: &[HeatColumn]) -> String {
-    let cells = || columns.iter().flat_map(|(_, cells)| cells);
+    // Columns of a long run are joined: a cell narrower than a pixel is not seen.
+    let joined = columns.len().div_ceil(POINTS_MAX / 2).max(1);
+    let columns: Vec<(f64, f64, BTreeMap<u64, u64>)> = columns
+        .chunks(joined)
+        .map(|chunk| {
+            let mut sums = BTreeMap::new();
+            for (bound, count) in chunk.iter().flat_map(|(_, cells)| cells) {
+                *sums.entry(*bound).or_default() += count;
+            }
+            (chunk[0].0, chunk[chunk.len() - 1].0 + 1.0, sums)
+        })
+        .collect();
+    let cells = || columns.iter().flat_map(|(_, _, cells)| cells);
     let most = cells().map(|(_, count)| *count).max().unwrap_or(1);
     let slowest = cells().map(|(bound, _)| *bound).max().unwrap_or(10) as f64;
-    let fastest = cells().map(|(bound, _)| *bound).min().unwrap_or(1) as f64;
-    let last = columns.last().map_or(1.0, |(at, _)| at + 1.0);
+    let fastest = cells()
+        .map(|(bound, _)| heat_start(*bound))
+        .min()
+        .unwrap_or(1) as f64;
+    let last = columns.last().map_or(1.0, |(_, to, _)| *to);
     let x = across(0.0, last);
-    let y = upward(fastest / 1.25, slowest, true);
+    let y = upward(fastest.max(1.0), slowest, true);
     let mut svg = open(
         title,
         "Each cell counts the records of one second with one latency; darker is more.",
     );
-    // Columns of a long run are joined: a cell narrower than a pixel is not seen.
-    let joined = columns.len().div_ceil(POINTS_MAX / 2);
-    for chunk in columns.chunks(joined.max(1)) {
-        let mut sums: std::collections::BTreeMap<u64, u64> = std::collections::BTreeMap::new();
-        for (bound, count) in chunk.iter().flat_map(|(_, cells)| cells) {
-            *sums.entry(*bound).or_default() += count;
-        }
-        let (from, to) = (x.place(chunk[0].0), x.place(chunk[chunk.len() - 1].0 + 1.0));
-        for (bound, count) in sums {
-            let shade = 1.0 + ((count as f64).ln_1p() / (most as f64).ln_1p() * 7.0).floor();
-            // A bucket begins a quarter of a doubling below its bound.
-            let (top, bottom) = (y.place(bound as f64), y.place(bound as f64 / 1.2));
+    for (from, to, cells) in &columns {
+        let (from, to) = (x.place(*from), x.place(*to));
+        for (bound, count) in cells {
+            let part = (*count as f64).ln_1p() / (most as f64).ln_1p();
+            let shade = 1 + (part * SHADES as f64) as usize;
+            let (top, bottom) = (y.place(*bound as f64), y.place(heat_start(*bound) as f64));
             let _ = write!(
                 svg,
-                "<rect class=\"h{shade}\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
+                "<rect class=\"h{}\" x=\"{from:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
+                shade.min(SHADES),
                 (to - from).max(0.5),
-                (bottom - top).max(1.0),
+                bottom - top,
             );
         }
     }
@@ -413,5 +428,15 @@ mod tests {
             escape("<script>\"a\" & 'b'\u{1}"),
             "&lt;script&gt;&quot;a&quot; &amp; &#39;b&#39;\u{fffd}"
         );
+    }
+
+    #[test]
+    fn a_long_heat_map_has_only_shades_that_there_are() {
+        let columns: Vec<HeatColumn> = (0..7_200)
+            .map(|at| (f64::from(at), vec![(1_024, 1_000), (2_048, 3)]))
+            .collect();
+        let svg = heat("heat", &columns);
+        assert!(svg.matches("<rect").count() <= POINTS_MAX);
+        assert!(svg.contains("\"h8\"") && !svg.contains("\"h9\"") && !svg.contains("\"h10\""));
     }
 }

@@ -68,11 +68,25 @@ fn verdict(result: &RunResult) -> String {
         )
     });
     let unsafe_records = verdict.safety.is_some_and(|safety| !safety.is_clean());
-    let (class, word) = match (verdict.interrupted, unsafe_records, verdict.valid) {
-        (_, true, _) => ("bad", "Records were not safe."),
-        (true, _, _) => ("bad", "Interrupted: the figures are those until then."),
-        (_, _, false) => ("bad", "Not valid: the figures do not mean what they say."),
-        _ => ("", "Valid."),
+    let states = [
+        (unsafe_records, "Records were not safe."),
+        (
+            verdict.interrupted,
+            "Interrupted: the figures are those until then.",
+        ),
+        (
+            !verdict.valid && !verdict.interrupted,
+            "Not valid: the figures do not mean what they say.",
+        ),
+    ];
+    let bad: Vec<&str> = states
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, word)| *word)
+        .collect();
+    let (class, word) = match bad.is_empty() {
+        true => ("", "Valid.".to_string()),
+        false => ("bad", bad.join(" ")),
     };
     let reasons = verdict
         .reasons
