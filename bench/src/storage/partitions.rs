@@ -136,8 +136,11 @@ struct Life {
 /// One turn of the load.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Turn {
+    /// With all logs awake.
     round: Round,
     start_seconds: f64,
+    /// For one small durable batch to every log, by the plan's writers: a log opens its files at its first append.
+    waking_seconds: f64,
     /// From the last batch that became durable until everything was in segments and closed.
     close_seconds: f64,
     /// Bytes written to the disk for each byte appended, the close included.
@@ -150,8 +153,10 @@ struct Found {
     life: Life,
     few: Vec<Turn>,
     many: Vec<Turn>,
-    /// Bytes per second over many logs against few, round by round.
+    /// Bytes per second over many logs against few, round by round, once all are awake.
     many_to_few: Spread,
+    /// The same with the waking of the logs on the clock.
+    many_to_few_with_waking: Spread,
 }
 
 pub fn run(plan: &Plan) -> Result<(), String> {
@@ -171,12 +176,16 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     let found = Found {
         life,
         many_to_few: Spread::of_ratios(&speeds(&many), &speeds(&few)),
+        many_to_few_with_waking: Spread::of_ratios(
+            &speeds_with_waking(&plan, &many),
+            &speeds_with_waking(&plan, &few),
+        ),
         few,
         many,
     };
     println!(
-        "{} logs against {}: {:.2} of the throughput over {} rounds",
-        plan.many, plan.few, found.many_to_few, plan.rounds
+        "{} logs against {}: {:.2} of the throughput over {} rounds; with their waking on the clock {:.2}",
+        plan.many, plan.few, found.many_to_few, plan.rounds, found.many_to_few_with_waking
     );
     plan.place.report("storage partitions", &plan, &found)
 }
@@ -196,6 +205,12 @@ fn round(plan: &Plan, number: u32, folder: &Folder) -> Result<[Turn; 2], String>
 
 fn speeds(turns: &[Turn]) -> Vec<f64> {
     let speed = |turn: &Turn| turn.round.bytes_per_second;
+    turns.iter().map(speed).collect()
+}
+
+fn speeds_with_waking(plan: &Plan, turns: &[Turn]) -> Vec<f64> {
+    let bytes = mib(plan.load_mib) as f64;
+    let speed = |turn: &Turn| bytes / (bytes / turn.round.bytes_per_second + turn.waking_seconds);
     turns.iter().map(speed).collect()
 }
 
@@ -258,6 +273,10 @@ fn loaded(plan: Plan, count: u32, dir: PathBuf) -> Result<Turn, String> {
         let (engine, logs, _) = start(&rt, &plan, count, dir).await?;
         let start_seconds = seconds_since(&rt, began);
         let batches = mib(plan.load_mib).div_ceil(plan.size_bytes as u64);
+        let began = rt.now();
+        let each = u64::from(count);
+        append_spread(&rt, &engine, &logs, plan.writers, FIRST_APPEND_BYTES, each).await?;
+        let waking_seconds = seconds_since(&rt, began);
         let before = engine.stats();
         let size = plan.size_bytes;
         let round = append_spread(&rt, &engine, &logs, plan.writers, size, batches).await?;
@@ -269,6 +288,7 @@ fn loaded(plan: Plan, count: u32, dir: PathBuf) -> Result<Turn, String> {
         Ok(Turn {
             round,
             start_seconds,
+            waking_seconds,
             close_seconds,
             write_amplification: (written(&after) - written(&before)) as f64 / appended as f64,
             syncs: after.segment_syncs + after.file_system_syncs
@@ -395,12 +415,13 @@ fn print_life(plan: &Plan, life: &Life) {
 fn print_turn(number: u32, logs: u32, turn: Turn) {
     let round = turn.round;
     println!(
-        "round {} {logs:>6} logs {:>8.1} MB/s  p50 {:>6} us  p99 {:>7} us  start {:>6.3} s  close {:>6.3} s  written {:.2}x  syncs {}",
+        "round {} {logs:>6} logs {:>8.1} MB/s  p50 {:>6} us  p99 {:>7} us  start {:>6.3} s  waking {:>6.3} s  close {:>6.3} s  written {:.2}x  syncs {}",
         number + 1,
         round.bytes_per_second / 1e6,
         round.latency.p50_us,
         round.latency.p99_us,
         turn.start_seconds,
+        turn.waking_seconds,
         turn.close_seconds,
         turn.write_amplification,
         turn.syncs,
