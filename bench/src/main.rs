@@ -77,7 +77,7 @@ Example:
 fn main() -> ExitCode {
     let done = |()| Exit::Done;
     let result = match Cli::parse().command {
-        Command::Storage(command) => storage::run(&command).map(done),
+        Command::Storage(command) => storage::run(&command),
         Command::Kafka(command) => kafka::run(&command),
         Command::Peak(plan) => peak::run(&plan),
         Command::Compare(plan) => compare::run(&plan),

@@ -6,6 +6,12 @@ use super::Environment;
 const LOAD_MAX: f64 = 0.5;
 
 impl Environment {
+    /// The caveats as lines of a verdict.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let caveats = self.caveats().into_iter();
+        caveats.map(|caveat| format!("note: {caveat}"))
+    }
+
     /// One sentence each; none of them makes a run invalid.
     pub fn caveats(&self) -> Vec<String> {
         let mut caveats = Vec::new();

@@ -71,11 +71,6 @@ pub struct AtStart {
 }
 
 impl Environment {
-    /// With the disk that holds `dir`.
-    pub fn capture(dir: &Path) -> Environment {
-        Environment::machine().with_disk(Some(dir))
-    }
-
     /// Once it is known where files are written; `None` is elsewhere.
     pub fn with_disk(mut self, dir: Option<&Path>) -> Environment {
         if let Some(dir) = dir {
@@ -188,7 +183,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_captured_and_comes_back() {
-        let captured = Environment::capture(&std::env::temp_dir());
+        let captured = Environment::machine().with_disk(Some(&std::env::temp_dir()));
         assert!(captured.kernel.is_some());
         assert!(captured.memory_bytes.is_some_and(|bytes| bytes > 0));
         assert!(captured.at_start.load.is_some());

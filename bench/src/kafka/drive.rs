@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    finish::{self, Side, Started},
+    finish::{self, Side},
     load::{Load, Outcome},
     options::{Cluster, RunOptions, TopicOptions},
     topics::{self, Topics},
@@ -15,7 +15,7 @@ use crate::{
     exit::Exit,
     live::Live,
     result::{folder::ResultFolder, run::Metric},
-    run::{PhaseSpan, Stop},
+    run::{PhaseSpan, Started, Stop, started},
     sample::Sampler,
     schedule::Schedule,
 };
@@ -114,7 +114,7 @@ impl Load {
     /// Without producers and consumers.
     pub fn of(run: &RunOptions) -> Load {
         Load {
-            run_id: finish::run_id(),
+            run_id: started::run_id(),
             seed: run.seed,
             phases: Vec::new(),
             warm_up: run.warm_up(),

@@ -1,9 +1,6 @@
 //! The end of a run: its result, in a folder and for the eye.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant, SystemTime},
-};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,44 +12,14 @@ use super::{
     topics::Topics,
 };
 use crate::{
-    environment::Environment,
     exit::Exit,
     result::{
-        folder::{REPORT_FILE, ResultFolder},
-        report,
+        folder::ResultFolder,
         run::{Flow, RunResult, SCHEMA_VERSION, Setting, Target, Tool},
         series,
     },
+    run::started::{self, Started},
 };
-
-/// A clock that was set by more than this while the run went on is worth a line.
-const JUMP: Duration = Duration::from_millis(200);
-
-/// When the run began, by both clocks, and on which machine: its own load is not part of what that was doing.
-pub struct Started {
-    environment: Environment,
-    wall: SystemTime,
-    monotonic: Instant,
-}
-
-impl Started {
-    pub fn now() -> Started {
-        Started {
-            environment: Environment::machine(),
-            wall: SystemTime::now(),
-            monotonic: Instant::now(),
-        }
-    }
-
-    /// How far the wall clock went apart from the monotonic one since then.
-    fn jump(&self) -> Duration {
-        let monotonic = self.monotonic.elapsed();
-        match self.wall.elapsed() {
-            Ok(wall) => wall.abs_diff(monotonic),
-            Err(behind) => behind.duration() + monotonic,
-        }
-    }
-}
 
 /// What was driven.
 pub struct Side {
@@ -119,14 +86,6 @@ fn is_shown(property: &str) -> bool {
     harmless || !about_security && !names_a_secret
 }
 
-/// Told apart from other runs in the records it writes; never 0.
-pub fn run_id() -> u32 {
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let nanos = nanos.map_or(0, |since| since.as_nanos() as u64);
-    let mixed = (nanos ^ u64::from(std::process::id()) << 40).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    ((mixed >> 32) as u32).max(1)
-}
-
 /// All that a result is made of.
 pub struct Ended {
     pub started: Started,
@@ -148,29 +107,21 @@ pub fn finish(
         mut outcome,
         findings,
     } = ended;
-    let jump = started.jump();
-    if jump > JUMP {
-        let millis = jump.as_millis();
-        outcome.verdict.reasons.push(format!(
-            "the wall clock was set by {millis} ms during the run; latencies are from the monotonic clock and not touched by it"
-        ));
-    }
+    outcome.verdict.reasons.extend(started.jump());
     let exit = outcome.exit();
     let mut metrics = outcome.metrics();
     metrics.extend(findings.metrics);
-    let environment = started.environment.with_disk(side.disk.as_deref());
-    let caveats = environment.caveats();
-    let caveats = caveats.iter().map(|caveat| format!("note: {caveat}"));
-    outcome.verdict.reasons.extend(caveats);
+    let started_at = started.at();
+    let environment = started.environment(side.disk.as_deref());
+    outcome.verdict.reasons.extend(environment.notes());
     let histograms = series::histograms(&outcome.collected, &outcome.latencies)?;
     let result = RunResult {
         schema_version: SCHEMA_VERSION,
         tool: Tool::this(),
         command: command.to_string(),
         label: run.label.clone(),
-        run_id: format!("{:08x}", run_id()),
-        started_at: jiff::Timestamp::try_from(started.wall)
-            .map_or_else(|_| String::new(), |at| format!("{at:.3}")),
+        run_id: format!("{:08x}", started::run_id()),
+        started_at,
         seconds: outcome.seconds,
         plan: serde_json::to_value(plan).map_err(|error| error.to_string())?,
         environment,
@@ -179,18 +130,12 @@ pub fn finish(
         series: outcome.collected.series,
         curves: outcome.curves,
         metrics,
+        rounds: None,
         verdict: outcome.verdict,
         details: findings.details,
     };
     if let Some(folder) = folder {
-        for (name, content) in histograms {
-            folder.write(&name, &content)?;
-        }
-        folder.write("series.csv", series::csv(&result.series).as_bytes())?;
-        folder.write(REPORT_FILE, report::render(&result).as_bytes())?;
-        // Last: a folder with a result has all of it.
-        folder.write_result(&result)?;
-        eprintln!("written: {}", folder.path().join(REPORT_FILE).display());
+        folder.write_run(&result, histograms)?;
     }
     if run.json {
         let line = serde_json::to_string(&result).map_err(|error| error.to_string())?;
@@ -245,15 +190,7 @@ fn print(result: &RunResult, produced: Option<&Flow>, consumed: Option<&Flow>) {
             safety.checked, safety.lost, safety.duplicated, safety.reordered, safety.corrupt
         );
     }
-    let verdict = if result.verdict.valid {
-        "valid"
-    } else {
-        "NOT VALID"
-    };
-    println!("{verdict}");
-    for reason in &result.verdict.reasons {
-        println!("  {reason}");
-    }
+    result.verdict.print();
 }
 
 #[cfg(test)]

@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::run::{RunResult, SCHEMA_VERSION};
+use super::{
+    report,
+    run::{RunResult, SCHEMA_VERSION},
+    series,
+};
 
 /// Largest `result.json` that is read: a day of seconds is far below.
 const RESULT_BYTES_MAX: u64 = 256 << 20;
@@ -39,10 +43,6 @@ impl ResultFolder {
         ResultFolder(dir.to_path_buf())
     }
 
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// Writes a whole file, or none.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf, String> {
         let path = self.0.join(name);
@@ -55,9 +55,21 @@ impl ResultFolder {
         Ok(path)
     }
 
-    pub fn write_result(&self, result: &RunResult) -> Result<PathBuf, String> {
+    /// All that a run leaves behind. The result comes last: a folder with a result has all of it.
+    pub fn write_run(
+        &self,
+        result: &RunResult,
+        histograms: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), String> {
+        for (name, content) in histograms {
+            self.write(&name, &content)?;
+        }
+        self.write("series.csv", series::csv(&result.series).as_bytes())?;
+        self.write(REPORT_FILE, report::render(result).as_bytes())?;
         let text = serde_json::to_string_pretty(result).map_err(|error| error.to_string())?;
-        self.write(RESULT_FILE, (text + "\n").as_bytes())
+        self.write(RESULT_FILE, (text + "\n").as_bytes())?;
+        eprintln!("written: {}", self.0.join(REPORT_FILE).display());
+        Ok(())
     }
 }
 

@@ -4,13 +4,12 @@
 
 pub mod folder;
 pub mod report;
-mod rounds;
 pub mod run;
 pub mod schema;
 pub mod series;
 mod spread;
+pub mod turns;
 
-pub use rounds::{Report, Round};
 pub use spread::Spread;
 
 /// Writes the report of a run anew.

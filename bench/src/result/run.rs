@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{environment::Environment, latency::Latency};
+use super::turns::Rounds;
+use crate::{environment::Environment, exit::Exit, latency::Latency};
 
 /// Bumped when a field changes its meaning or goes away. Other versions are refused, not guessed at.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -32,6 +33,9 @@ pub struct RunResult {
     pub curves: Vec<Curve>,
     /// The figures that are compared between runs.
     pub metrics: Vec<Metric>,
+    /// Of a command whose sides take turns: what each turn found, and how far the rounds lie apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<Rounds>,
     pub verdict: Verdict,
     /// What only this command reports.
     pub details: Value,
@@ -225,6 +229,25 @@ pub struct Verdict {
     pub safety: Option<Safety>,
 }
 
+impl Verdict {
+    pub fn exit(&self) -> Exit {
+        let safe = self.safety.is_none_or(|safety| safety.is_clean());
+        match (self.interrupted, safe, self.valid) {
+            (true, _, _) => Exit::Interrupted,
+            (_, false, _) => Exit::Unsafe,
+            (_, _, false) => Exit::Invalid,
+            (false, true, true) => Exit::Done,
+        }
+    }
+
+    pub fn print(&self) {
+        println!("{}", if self.valid { "valid" } else { "NOT VALID" });
+        for reason in &self.reasons {
+            println!("  {reason}");
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Safety {
     /// Records whose fate was checked.
@@ -265,7 +288,7 @@ pub fn sample() -> RunResult {
         started_at: "2026-01-01T00:00:00Z".to_string(),
         seconds: 10.0,
         plan: serde_json::json!({ "producers": { "acks": "all" } }),
-        environment: Environment::capture(&std::env::temp_dir()),
+        environment: Environment::machine().with_disk(Some(&std::env::temp_dir())),
         target: Target::default(),
         phases: vec![Phase {
             name: "run".to_string(),
@@ -278,6 +301,7 @@ pub fn sample() -> RunResult {
         series: Vec::new(),
         curves: Vec::new(),
         metrics: Vec::new(),
+        rounds: None,
         verdict: Verdict {
             valid: true,
             ..Verdict::default()

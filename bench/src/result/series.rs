@@ -95,7 +95,7 @@ pub fn histograms(
         .iter()
         .filter(|(_, latencies)| latencies.count() > 0)
     {
-        let name = format!("latency-{}.hgrm", name.replace(", ", "-"));
+        let name = format!("latency-{}.hgrm", name.replace(", ", "-").replace(' ', "-"));
         files.push((name, hgrm(latencies.histogram()).into_bytes()));
     }
     Ok(files)

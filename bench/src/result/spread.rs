@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Median of several rounds with their extremes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
     pub median: f64,
     pub min: f64,
@@ -29,12 +30,6 @@ impl Spread {
             min: values[0],
             max: values[values.len() - 1],
         }
-    }
-
-    /// Of ours over theirs, round by round: what drifts from one round to the next is in both.
-    pub fn of_ratios(ours: &[f64], theirs: &[f64]) -> Spread {
-        assert_eq!(ours.len(), theirs.len(), "both sides ran in each round");
-        Spread::of(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs))
     }
 }
 
@@ -63,16 +58,9 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_within_a_round() {
-        // The machine became four times as fast between the rounds, and we half as good: the ratio of medians would be 0.7.
-        let ratios = Spread::of_ratios(&[100.0, 200.0], &[100.0, 400.0]);
-        assert_eq!(ratios.to_string(), "0.75 (0.50 to 1.00)");
-        assert_eq!(format!("{ratios:.1}"), "0.8 (0.5 to 1.0)");
-    }
-
-    #[test]
-    #[should_panic(expected = "both sides ran in each round")]
-    fn a_side_with_a_round_less_has_no_ratio() {
-        Spread::of_ratios(&[1.0, 2.0], &[1.0]);
+    fn it_has_as_many_digits_as_are_asked_for() {
+        let spread = Spread::of([0.5, 1.0]);
+        assert_eq!(spread.to_string(), "0.75 (0.50 to 1.00)");
+        assert_eq!(format!("{spread:.1}"), "0.8 (0.5 to 1.0)");
     }
 }

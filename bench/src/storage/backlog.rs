@@ -9,8 +9,9 @@ use forebay_engine::{
 };
 
 use super::{
+    probe::{Broken, Probe},
     subject::{append_one, batch_of, wait_for_room},
-    tasks::spawn_all,
+    tasks::{join_all, spawn_all},
 };
 
 /// Appends in flight.
@@ -18,16 +19,18 @@ const FILLERS: usize = 8;
 
 /// Appends `bytes` in durable batches of about `batch_bytes`. `moved` is notified when the log moves on.
 pub async fn fill(
+    probe: &Probe,
     rt: &Rt,
     engine: &Engine,
     log: &Log,
     moved: &Notify,
     batch_bytes: usize,
     bytes: u64,
-) -> Result<(), String> {
+) -> Result<(), Broken> {
     let template = batch_of(batch_bytes, rt.wall_clock());
     let left = Rc::new(Cell::new(bytes / template.len() as u64));
     let filler = |_| Filler {
+        probe: probe.clone(),
         rt: rt.clone(),
         log: log.clone(),
         moved: moved.clone(),
@@ -36,14 +39,12 @@ pub async fn fill(
         left: left.clone(),
     };
     let fillers = (0..FILLERS).map(filler).map(Filler::run);
-    for filler in spawn_all(rt, fillers) {
-        filler.await?;
-    }
-    Ok(())
+    join_all(spawn_all(rt, fillers)).await
 }
 
 /// One of those that share what is left to be appended.
 struct Filler {
+    probe: Probe,
     rt: Rt,
     log: Log,
     moved: Notify,
@@ -53,8 +54,9 @@ struct Filler {
 }
 
 impl Filler {
-    async fn run(self) -> Result<(), String> {
+    async fn run(self) -> Result<(), Broken> {
         while self.left.get() > 0 {
+            self.probe.check()?;
             self.left.set(self.left.get() - 1);
             wait_for_room(&self.log, &self.room, self.template.len()).await;
             append_one(&self.rt, &self.log, &self.moved, &self.template).await?;

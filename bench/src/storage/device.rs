@@ -20,10 +20,12 @@ use forebay_engine::{
 };
 
 use super::{
+    measured::Measured,
+    probe::{Broken, Meter, Probe},
     subject,
     tasks::{join_all, spawn_all},
 };
-use crate::{latency::Latencies, noise::Noise, result::Round};
+use crate::{noise::Noise, run::Direction};
 
 /// What a file consists of that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +79,14 @@ impl Content {
 /// Writes the content into block after block, `depth` in flight, each durable when it completes. Latencies are those of the writes alone.
 /// The file is removed again.
 pub async fn write(
+    probe: Probe,
     rt: &Rt,
     dir: PathBuf,
     blocks: Blocks,
     content: Content,
     depth: usize,
     duration: Duration,
-) -> Result<Round, String> {
+) -> Result<Measured, Broken> {
     let path = dir.join("device");
     let said = |error: io::Error| format!("{}: {error}", path.display());
     let block = content.len().next_multiple_of(ALIGNMENT);
@@ -94,58 +97,71 @@ pub async fn write(
         }
         Blocks::New => (u64::MAX / block as u64, 0),
     };
-    fill(rt, &path, filled).await.map_err(said)?;
+    fill(&probe, rt, &path, filled).await?;
     let file = rt.open(&path, OpenMode::ReadWriteDurable).await;
     let file = Rc::new(file.map_err(said)?);
     let next = Rc::new(Cell::new(0));
-    let started = rt.now();
-    let ends = started.plus(duration);
-    let writers = (0..depth).map(|_| {
-        let (rt, file, next) = (rt.clone(), file.clone(), next.clone());
-        write_some(rt, file, content.clone(), blocks, next, ends)
-    });
-    let latencies = join_all(spawn_all(rt, writers)).await?;
-    let elapsed = rt.now().since(started);
+    let meter = probe.meter(Direction::Produce);
+    let ends = rt.now().plus(duration);
+    let writer = |_| Writer {
+        rt: rt.clone(),
+        probe: probe.clone(),
+        meter: meter.clone(),
+        file: file.clone(),
+        content: content.clone(),
+        blocks,
+        next: next.clone(),
+        ends,
+    };
+    join_all(spawn_all(rt, (0..depth).map(writer).map(Writer::run))).await?;
+    let measured = meter.finish();
     let file = Rc::into_inner(file).expect("no writer is left");
     file.close().await.map_err(said)?;
     rt.remove_file(&path).await.map_err(said)?;
-    let bytes = latencies.count() * content.len() as u64;
-    Ok(Round::new(bytes, elapsed, &latencies))
+    Ok(measured)
 }
 
 /// One of the writers that share the `next` block to be written.
-async fn write_some(
+struct Writer {
     rt: Rt,
+    probe: Probe,
+    meter: Meter,
     file: Rc<File>,
     content: Content,
     blocks: u64,
     next: Rc<Cell<u64>>,
     ends: Instant,
-) -> Result<Latencies, String> {
-    let mut latencies = Latencies::new();
-    while rt.now() < ends {
-        let index = next.replace(next.get() + 1);
-        let buffer = content.block(&rt)?;
-        let began = rt.now();
-        let position = index % blocks * buffer.len() as u64;
-        let written = file.write_at(buffer, position).await;
-        written.map_err(|error| error.to_string())?;
-        latencies.record(rt.now().since(began));
+}
+
+impl Writer {
+    async fn run(self) -> Result<(), Broken> {
+        let bytes = self.content.len() as u64;
+        while self.rt.now() < self.ends {
+            self.probe.check()?;
+            let index = self.next.replace(self.next.get() + 1);
+            let buffer = self.content.block(&self.rt)?;
+            let began = self.rt.now();
+            let position = index % self.blocks * buffer.len() as u64;
+            self.file.write_at(buffer, position).await?;
+            self.meter.record(self.rt.now().since(began), bytes);
+        }
+        Ok(())
     }
-    Ok(latencies)
 }
 
 /// A new file of `bytes`, all of them written and durable.
-async fn fill(rt: &Rt, path: &Path, bytes: u64) -> io::Result<()> {
+async fn fill(probe: &Probe, rt: &Rt, path: &Path, bytes: u64) -> Result<(), Broken> {
+    let said = |error: io::Error| format!("{}: {error}", path.display());
     const PIECE_BYTES: usize = 4 << 20;
-    let file = rt.open(path, OpenMode::Create).await?;
+    let file = rt.open(path, OpenMode::Create).await.map_err(said)?;
     for position in (0..bytes).step_by(PIECE_BYTES) {
         let left = usize::try_from(bytes - position).unwrap_or(usize::MAX);
         let piece = rt.alloc(left.min(PIECE_BYTES));
-        file.write_at(piece, position).await?;
+        probe.check()?;
+        file.write_at(piece, position).await.map_err(said)?;
     }
-    file.sync().await?;
-    file.close().await
+    file.sync().await.map_err(said)?;
+    Ok(file.close().await.map_err(said)?)
 }
 
 /// A file whose blocks were written before, to be overwritten as it is asked for, and beside it one to be read.
@@ -160,11 +176,10 @@ impl Pair {
     /// Length of each file.
     const FILE_BYTES: u64 = 512 << 20;
 
-    pub async fn prepare(rt: &Rt, dir: &Path) -> Result<Pair, String> {
+    pub async fn prepare(probe: &Probe, rt: &Rt, dir: &Path) -> Result<Pair, Broken> {
         let paths = ["device-blocks", "device-backlog"].map(|name| dir.join(name));
         for path in &paths {
-            let filled = fill(rt, path, Pair::FILE_BYTES).await;
-            filled.map_err(|error| format!("{}: {error}", path.display()))?;
+            fill(probe, rt, path, Pair::FILE_BYTES).await?;
         }
         let open = async |path: &Path, mode| {
             let file = rt.open(path, mode).await;
@@ -187,13 +202,14 @@ impl Pair {
     }
 
     /// Reads pieces of `size` bytes round and round until it is cancelled.
-    pub async fn drain(self: Rc<Self>, from: u32, size: usize, read_bytes: Rc<Cell<u64>>) {
+    pub async fn drain(self: Rc<Self>, from: u32, size: usize, meter: Meter) {
         let pieces = Pair::FILE_BYTES / size as u64;
         for piece in u64::from(from).. {
             let position = piece % pieces * size as u64;
+            let began = std::time::Instant::now();
             let read = self.backlog.read_at(position, size).await;
             let read = read.expect("what was written can be read");
-            read_bytes.set(read_bytes.get() + read.len() as u64);
+            meter.record(began.elapsed(), read.len() as u64);
         }
     }
 
@@ -243,13 +259,14 @@ impl Files {
 }
 
 /// Reads pieces of `size` bytes in their order and round and round, each of `depth` threads one at a time, by the plainest system call there is.
-/// Gives the bytes read and the latency of each read. Blocks.
+/// Blocks.
 pub fn read(
+    probe: &Probe,
     files: &Files,
     size: usize,
     depth: usize,
     duration: Duration,
-) -> io::Result<(u64, Latencies)> {
+) -> Result<Measured, Broken> {
     let pieces = files.pieces(size as u64);
     let next = AtomicUsize::new(0);
     let ends = std::time::Instant::now() + duration;
@@ -257,22 +274,26 @@ pub fn read(
         let mut memory = vec![0_u8; size + ALIGNMENT];
         let skip = memory.as_ptr().align_offset(ALIGNMENT);
         let buffer = &mut memory[skip..skip + size];
-        let mut latencies = Latencies::new();
+        let meter = probe.meter(Direction::Consume);
         while std::time::Instant::now() < ends {
+            probe.check()?;
             let (file, position) = pieces[next.fetch_add(1, Ordering::Relaxed) % pieces.len()];
             let began = std::time::Instant::now();
             file.read_exact_at(buffer, position)?;
-            latencies.record(began.elapsed());
+            meter.record(began.elapsed(), size as u64);
         }
-        Ok::<_, io::Error>(latencies)
+        Ok::<_, Broken>(meter.finish())
     };
-    let mut latencies = Latencies::new();
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..depth).map(|_| scope.spawn(read_some)).collect();
+        let mut all: Option<Measured> = None;
         for reader in readers {
-            latencies += reader.join().expect("a reader does not panic")?;
+            let one = reader.join().expect("a reader does not panic")?;
+            match &mut all {
+                Some(all) => all.add(one),
+                None => all = Some(one),
+            }
         }
-        Ok::<_, io::Error>(())
-    })?;
-    Ok((latencies.count() * size as u64, latencies))
+        all.ok_or_else(|| "no reader".to_string().into())
+    })
 }

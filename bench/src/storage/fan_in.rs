@@ -2,7 +2,10 @@
 //! that is synced by itself, as brokers without a journal do it, and against two raw loops of durable writes, each one write at a time over blocks
 //! written before: of a block, and of as much as all writers have waiting together.
 
-use std::{io, path::Path, path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use forebay_engine::rt::{File, Instant, OpenMode, Rt, buf::ALIGNMENT};
@@ -10,15 +13,19 @@ use serde::Serialize;
 
 use super::{
     device::{self, Blocks, Content},
-    folder::{BASE_BYTES, Folder, Place, remove},
+    folder::{BASE_BYTES, Place, remove},
+    measured::{Figure, Measured, Taken, Turns},
+    probe::{Broken, Meter, Probe},
+    session::Session,
     subject::on_one_shard,
     tasks::{join_all, spawn_all},
     writers::{self, Load},
 };
 use crate::{
-    latency::Latencies,
+    exit::Exit,
     limits::{COUNT_MAX, ROUNDS_MAX, SECONDS_MAX, SMALL_BATCH_BYTES, within},
-    result::{Round, Spread},
+    result::{run::Better, turns::Cost},
+    run::Direction,
 };
 
 #[derive(Clone, Debug, Args, Serialize)]
@@ -35,7 +42,7 @@ pub struct Plan {
     /// Rounds; both sides take turns within each
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Ends within a minute: two rounds of two seconds
+    /// Ends within 30 seconds: two rounds of one second
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -47,7 +54,7 @@ impl Plan {
     /// As it is run, if it can be.
     fn checked(mut self) -> Result<Plan, String> {
         if self.quick {
-            (self.rounds, self.seconds) = (2, 2);
+            (self.rounds, self.seconds) = (2, 1);
         }
         for partitions in &self.partitions {
             within("--partitions", *partitions, 1..=COUNT_MAX)?;
@@ -59,185 +66,182 @@ impl Plan {
     }
 }
 
-/// All rounds with one number of partitions.
-#[derive(Debug, Serialize)]
-struct Case {
-    partitions: u32,
-    engine: Vec<Round>,
-    /// Durable writes of the engine per second, journal and bypass.
-    engine_commits_per_second: Spread,
-    sync_per_file: Vec<Round>,
-    /// A durable block after the other.
-    raw_block: Vec<Round>,
-    /// A durable write of what all writers have waiting after the other: each counts as so many batches.
-    raw_gathered: Vec<Round>,
-    /// Batches per second with the engine over those with a sync per file, round by round.
-    gain: Spread,
-    /// Engine commits per second over raw blocks per second.
-    commits_to_raw: Spread,
-    /// Batches per second with the engine over those of raw gathered writes.
-    batches_to_raw: Spread,
-}
-
-#[derive(Debug, Serialize)]
-struct Found {
-    cases: Vec<Case>,
-}
-
-pub fn run(plan: &Plan) -> Result<(), String> {
+pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
-    let folder = plan.place.folder(BASE_BYTES)?;
-    let mut cases = Vec::new();
-    for &partitions in &plan.partitions {
-        let rounds = (0..plan.rounds).map(|number| round(&plan, partitions, number, &folder));
-        let case = case(partitions, rounds.collect::<Result<_, _>>()?);
-        print_case(&case);
-        cases.push(case);
-    }
-    plan.place.report("storage fan-in", &plan, &Found { cases })
-}
-
-/// What each side did in one round.
-struct Sides {
-    engine: Round,
-    engine_commits_per_second: f64,
-    sync_per_file: Round,
-    raw_block: Round,
-    raw_gathered: Round,
-}
-
-/// One after the other, in a folder of their own.
-fn round(plan: &Plan, partitions: u32, number: u32, folder: &Folder) -> Result<Sides, String> {
-    let dir = folder.make(&format!("{partitions}-{number}"))?;
-    let load = Load::one_writer_each(partitions, plan.size_bytes, plan.seconds);
-    let (duration, dir_of_engine) = (load.duration(), dir.clone());
-    let engine = on_one_shard(move |rt| writers::append(rt, load, dir_of_engine))?;
-    let durable_writes = engine.stats.journal_commits + engine.stats.bypass_writes;
-    let (dir_of_files, size) = (dir.clone(), plan.size_bytes);
-    let sync_per_file = on_one_shard(move |rt| async move {
-        write_files(&rt, dir_of_files, partitions, size, duration).await
-    })?;
-    let sides = Sides {
-        engine: engine.round,
-        engine_commits_per_second: durable_writes as f64 / plan.seconds as f64,
-        sync_per_file,
-        raw_block: write_raw(&dir, ALIGNMENT, duration)?,
-        raw_gathered: write_raw(&dir, size * partitions as usize, duration)?,
-    };
-    remove(&dir)?;
-    let print = |name: &str, round: Round| print_side(partitions, number, name, round);
-    print("engine", sides.engine);
-    print("sync per file", sides.sync_per_file);
-    print("raw block", sides.raw_block);
-    print("raw gathered", sides.raw_gathered);
-    Ok(sides)
-}
-
-/// Durable writes one at a time, into a file that is gone afterwards.
-fn write_raw(dir: &Path, size: usize, duration: Duration) -> Result<Round, String> {
-    let dir_of_shard = dir.to_path_buf();
-    on_one_shard(move |rt| async move {
-        let content = Content::noise(size);
-        device::write(&rt, dir_of_shard, Blocks::Old, content, 1, duration).await
+    let session = Session::begin(&plan.place, BASE_BYTES)?;
+    let ended = all_rounds(&plan, &session);
+    session.finish("storage fan-in", &plan, ended, |turns| {
+        let figures = plan.partitions.iter().flat_map(|it| figures(turns, *it));
+        figures.collect::<Vec<_>>().into()
     })
 }
 
-fn case(partitions: u32, sides: Vec<Sides>) -> Case {
-    let of = |side: fn(&Sides) -> Round| -> Vec<Round> { sides.iter().map(side).collect() };
-    let (engine, sync_per_file) = (of(|it| it.engine), of(|it| it.sync_per_file));
-    let (raw_block, raw_gathered) = (of(|it| it.raw_block), of(|it| it.raw_gathered));
-    let commits: Vec<f64> = sides
-        .iter()
-        .map(|it| it.engine_commits_per_second)
-        .collect();
-    let batches = rates(&engine);
-    let of_a_writer: Vec<f64> = batches
-        .iter()
-        .map(|all| all / f64::from(partitions))
-        .collect();
-    Case {
-        partitions,
-        gain: Spread::of_ratios(&batches, &rates(&sync_per_file)),
-        commits_to_raw: Spread::of_ratios(&commits, &rates(&raw_block)),
-        batches_to_raw: Spread::of_ratios(&of_a_writer, &rates(&raw_gathered)),
-        engine_commits_per_second: Spread::of(commits),
-        engine,
-        sync_per_file,
-        raw_block,
-        raw_gathered,
+fn all_rounds(plan: &Plan, session: &Session) -> Result<(), Broken> {
+    for number in 0..plan.rounds {
+        for &partitions in &plan.partitions {
+            round(plan, partitions, number, session)?;
+        }
     }
+    Ok(())
 }
 
-fn rates(rounds: &[Round]) -> Vec<f64> {
-    let rate = |round: &Round| round.operations_per_second;
-    rounds.iter().map(rate).collect()
+fn case(partitions: u32) -> String {
+    format!("{partitions} partitions")
+}
+
+/// One side after the other, in a folder of their own.
+fn round(plan: &Plan, partitions: u32, number: u32, session: &Session) -> Result<(), Broken> {
+    let dir = session.make(&format!("{partitions}-{number}"))?;
+    let took = |side, measured| {
+        let taken = Taken::new(number, side, measured).in_case(case(partitions));
+        session.probe().took(taken);
+    };
+    let load = Load::one_writer_each(partitions, plan.size_bytes, plan.seconds);
+    let (duration, dir_of_engine, probe) = (load.duration(), dir.clone(), session.probe());
+    let engine = on_one_shard(move |rt| writers::append(rt, probe, load, dir_of_engine))?;
+    let durable_writes = (engine.stats.journal_commits + engine.stats.bypass_writes) as f64;
+    let commits = durable_writes / engine.measured.seconds();
+    let cpu = engine.cpu_seconds / engine.measured.operations as f64 * 1e6;
+    let costs = vec![
+        // Journal and bypass.
+        Cost::new("commits_per_second", "commits/s", commits),
+        Cost::new("cpu_us_per_batch", "us/batch", cpu),
+    ];
+    let measured = Measured {
+        costs,
+        ..engine.measured
+    };
+    took("engine", measured);
+    let (dir_of_files, size, probe) = (dir.clone(), plan.size_bytes, session.probe());
+    let files = on_one_shard(move |rt| async move {
+        write_files(probe, &rt, dir_of_files, partitions, size, duration).await
+    })?;
+    took("sync per file", files);
+    took("raw block", write_raw(session, &dir, ALIGNMENT, duration)?);
+    // Each of its writes has what all writers have waiting.
+    let gathered = size * partitions as usize;
+    took(
+        "raw gathered",
+        write_raw(session, &dir, gathered, duration)?,
+    );
+    Ok(remove(&dir)?)
+}
+
+/// Durable writes one at a time, into a file that is gone afterwards.
+fn write_raw(
+    session: &Session,
+    dir: &Path,
+    size: usize,
+    duration: Duration,
+) -> Result<Measured, Broken> {
+    let (dir, probe) = (dir.to_path_buf(), session.probe());
+    on_one_shard(move |rt| async move {
+        let content = Content::noise(size);
+        device::write(probe, &rt, dir, Blocks::Old, content, 1, duration).await
+    })
+}
+
+fn figures(turns: &Turns, partitions: u32) -> Vec<Figure> {
+    let case = case(partitions);
+    let of = |side: &str, value: &dyn Fn(&Measured) -> Option<f64>| {
+        turns.values(Some(&case), side, value)
+    };
+    let rates = |side: &str| of(side, &|it| Some(it.operations_per_second()));
+    let engine = rates("engine");
+    let commits = of("engine", &|it| it.cost("commits_per_second"));
+    // A gathered write counts as a batch of every writer.
+    let gathered = of("raw gathered", &|it| {
+        Some(it.operations_per_second() * f64::from(partitions))
+    });
+    let cpu = of("engine", &|it| it.cost("cpu_us_per_batch"));
+    let p99 = of("engine", &|it| Some(it.p99_us()));
+    let figures = [
+        Figure::ratio(
+            "sync_per_file_ratio",
+            Better::Higher,
+            &engine,
+            &rates("sync per file"),
+        ),
+        Figure::ratio("raw_gathered_ratio", Better::Higher, &engine, &gathered).decides(),
+        Figure::ratio(
+            "raw_block_ratio",
+            Better::Higher,
+            &commits,
+            &rates("raw block"),
+        ),
+        Figure::new(
+            "batches_per_second",
+            "batches/s",
+            Better::Higher,
+            engine.clone(),
+        ),
+        Figure::new(
+            "commits_per_second",
+            "commits/s",
+            Better::Higher,
+            commits.clone(),
+        ),
+        Figure::new("latency_p99_us", "us", Better::Lower, p99),
+        Figure::new("cpu_us_per_batch", "us/batch", Better::Lower, cpu).decides(),
+    ];
+    figures.map(|it| it.in_case(Some(&case))).to_vec()
 }
 
 /// A file per partition, and a writer each: writes the blocks of a batch behind the last one, and syncs the file.
 async fn write_files(
+    probe: Probe,
     rt: &Rt,
     dir: PathBuf,
     files: u32,
     size: usize,
     duration: Duration,
-) -> Result<Round, String> {
+) -> Result<Measured, Broken> {
     let mut opened = Vec::new();
     for number in 0..files {
         let path = dir.join(format!("file-{number}"));
         let file = rt.open(&path, OpenMode::Create).await;
         opened.push(file.map_err(|error| format!("{}: {error}", path.display()))?);
     }
-    let block = size.next_multiple_of(ALIGNMENT);
-    let started = rt.now();
-    let ends = started.plus(duration);
-    let write = |file| write_file(rt.clone(), file, block, ends);
-    let writers = spawn_all(rt, opened.into_iter().map(write));
-    let latencies = join_all(writers).await.map_err(|error| error.to_string())?;
-    let elapsed = rt.now().since(started);
-    let bytes = latencies.count() * size as u64;
-    Ok(Round::new(bytes, elapsed, &latencies))
+    let meter = probe.meter(Direction::Produce);
+    let ends = rt.now().plus(duration);
+    let write = |file| Syncing {
+        rt: rt.clone(),
+        probe: probe.clone(),
+        meter: meter.clone(),
+        file,
+        size,
+        ends,
+    };
+    let writers = opened.into_iter().map(write).map(Syncing::run);
+    join_all(spawn_all(rt, writers)).await?;
+    Ok(meter.finish())
 }
 
-async fn write_file(rt: Rt, file: File, block: usize, ends: Instant) -> io::Result<Latencies> {
-    let mut latencies = Latencies::new();
-    let mut position = 0;
-    while rt.now() < ends {
-        let began = rt.now();
-        file.write_at(rt.alloc(block), position).await?;
-        file.sync().await?;
-        position += block as u64;
-        latencies.record(rt.now().since(began));
+/// The writer of one file.
+struct Syncing {
+    rt: Rt,
+    probe: Probe,
+    meter: Meter,
+    file: File,
+    size: usize,
+    ends: Instant,
+}
+
+impl Syncing {
+    async fn run(self) -> Result<(), Broken> {
+        let block = self.size.next_multiple_of(ALIGNMENT);
+        let mut position = 0;
+        while self.rt.now() < self.ends {
+            self.probe.check()?;
+            let began = self.rt.now();
+            self.file.write_at(self.rt.alloc(block), position).await?;
+            self.file.sync().await?;
+            position += block as u64;
+            self.meter
+                .record(self.rt.now().since(began), self.size as u64);
+        }
+        Ok(())
     }
-    Ok(latencies)
-}
-
-fn print_side(partitions: u32, number: u32, name: &str, round: Round) {
-    println!(
-        "{partitions:>6} partitions  round {} {name:<14} {:>9.0} batches/s  p50 {:>7} us  p99 {:>7} us",
-        number + 1,
-        round.operations_per_second,
-        round.latency.p50_us,
-        round.latency.p99_us,
-    );
-}
-
-fn print_case(case: &Case) {
-    let rates = |rounds: &[Round]| Spread::of(rates(rounds));
-    println!(
-        "{} partitions: {:.0} batches/s in {:.0} commits/s, sync per file {:.0}, gain {:.1}",
-        case.partitions,
-        rates(&case.engine),
-        case.engine_commits_per_second,
-        rates(&case.sync_per_file),
-        case.gain,
-    );
-    println!(
-        "  raw blocks {:.0} a second, commits to them {:.2}; raw gathered {:.0} a second, batches to them {:.2}",
-        rates(&case.raw_block),
-        case.commits_to_raw,
-        rates(&case.raw_gathered),
-        case.batches_to_raw,
-    );
 }
 
 #[cfg(test)]
@@ -246,22 +250,32 @@ mod tests {
 
     #[test]
     fn a_gathered_write_counts_as_a_batch_of_every_writer() {
-        let at = |operations_per_second| Round {
-            operations: 1,
-            bytes_per_second: 1.0,
-            operations_per_second,
-            latency: Latencies::new().percentiles(),
+        let at = |side, operations, commits| {
+            let measured = Measured {
+                end: Duration::from_secs(1),
+                operations,
+                costs: vec![Cost::new("commits_per_second", "commits/s", commits)],
+                ..Measured::default()
+            };
+            Taken::new(0, side, measured).in_case(case(100))
         };
-        let sides = Sides {
-            engine: at(1_000.0),
-            engine_commits_per_second: 20.0,
-            sync_per_file: at(250.0),
-            raw_block: at(40.0),
-            raw_gathered: at(25.0),
+        let turns = Turns(vec![
+            at("engine", 1_000, 20.0),
+            at("sync per file", 250, 0.0),
+            at("raw block", 40, 0.0),
+            at("raw gathered", 25, 0.0),
+        ]);
+        let figures = figures(&turns, 100);
+        let check = |name: &str, expected: f64| {
+            let figure = figures.iter().filter_map(Figure::result);
+            let spread = figure
+                .clone()
+                .find(|it| it.name == name)
+                .map(|it| it.spread);
+            assert_eq!(spread.map(|it| it.median), Some(expected), "{name}");
         };
-        let case = case(100, vec![sides]);
-        assert_eq!(case.gain.median, 4.0);
-        assert_eq!(case.commits_to_raw.median, 0.5);
-        assert_eq!(case.batches_to_raw.median, 0.4);
+        check("sync_per_file_ratio", 4.0);
+        check("raw_block_ratio", 0.5);
+        check("raw_gathered_ratio", 0.4);
     }
 }

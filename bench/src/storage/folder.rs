@@ -10,7 +10,6 @@ use forebay_engine::SpaceConfig;
 use serde::Serialize;
 
 use super::subject::on_one_shard;
-use crate::result::Report;
 
 /// The engine's journals, and files of the raw device.
 pub const BASE_BYTES: u64 = 1 << 30;
@@ -20,37 +19,22 @@ pub const BASE_BYTES: u64 = 1 << 30;
 pub struct Place {
     /// Directory on the disk to measure; a folder of our own is made in it and removed
     #[arg(long, default_value = ".")]
-    dir: PathBuf,
-    /// Where to write result.json
+    #[serde(skip)]
+    pub dir: PathBuf,
+    /// New folder for result.json, report.html, series.csv and the histograms
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    pub out: Option<PathBuf>,
+    /// What to call this side in reports
     #[arg(long)]
     #[serde(skip)]
-    out: Option<PathBuf>,
+    pub label: Option<String>,
 }
 
 impl Place {
-    /// A folder for what the run writes, for which there must be room. A place for the result is made first: a run whose result
-    /// could not be written is not begun.
+    /// A folder for what the run writes, for which there must be room.
     pub fn folder(&self, planned_bytes: u64) -> Result<Folder, String> {
-        if let Some(out) = &self.out {
-            fs::create_dir_all(out).map_err(|error| format!("--out {}: {error}", out.display()))?;
-        }
         Folder::create(&self.dir, planned_bytes)
-    }
-
-    /// Writes `result.json` if that was asked for.
-    pub fn report(
-        &self,
-        command: &'static str,
-        plan: &impl Serialize,
-        found: &impl Serialize,
-    ) -> Result<(), String> {
-        let Some(out) = &self.out else {
-            return Ok(());
-        };
-        let written = Report::new(command, &self.dir, plan, found).write(out);
-        written.map_err(|error| format!("--out {}: {error}", out.display()))?;
-        println!("written: {}", out.join("result.json").display());
-        Ok(())
     }
 }
 

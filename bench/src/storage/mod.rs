@@ -1,23 +1,31 @@
 //! `forebay-bench storage`: the engine on a disk.
 //!
-//! Each command has a file of its own, which says what is asked and compared: `append`, `fan_in`, `mixed`, `partitions`, `read`. What they
-//! share: the engine under test (`subject`) and the raw disk it is compared with (`device`); loads (`writers`, `backlog`) and the tasks they
-//! run in (`tasks`); what is counted besides time (`counters`); where files and results go (`folder`).
+//! Each command has a file of its own, which says what is asked and compared: `append`, `fan_in`, `mixed`, `partitions`, `read`. It turns its
+//! options into turns of its sides, round by round, and their values into figures (`measured`). What they share: the run they are parts of
+//! (`session`, which hands each measurement a `probe`, and `finish`, which makes the result); the engine under test (`subject`) and the raw disk
+//! it is compared with (`device`); loads (`writers`, `backlog`) and the tasks they run in (`tasks`); what is counted besides time (`counters`);
+//! where files go (`folder`).
 
 mod append;
 mod backlog;
 mod counters;
 mod device;
 mod fan_in;
+mod finish;
 mod folder;
+mod measured;
 mod mixed;
 mod partitions;
+mod probe;
 mod read;
+mod session;
 mod subject;
 mod tasks;
 mod writers;
 
 use clap::Subcommand;
+
+use crate::exit::Exit;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -51,7 +59,7 @@ pub enum Command {
 
 pub use counters::Counting;
 
-pub fn run(command: &Command) -> Result<(), String> {
+pub fn run(command: &Command) -> Result<Exit, String> {
     match command {
         Command::Append(plan) => append::run(plan),
         Command::Partitions(plan) => partitions::run(plan),

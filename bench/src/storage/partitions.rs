@@ -6,12 +6,7 @@
 //! "Kill" here drops the executor with everything that is in memory. That leaves the files as SIGKILL would: nothing is in the page
 //! cache that a kill of the process would lose.
 
-use std::{
-    cell::Cell,
-    fs,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+use std::{cell::Cell, fs, path::PathBuf, rc::Rc};
 
 use bytes::BytesMut;
 use clap::Args;
@@ -23,7 +18,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::{
-    folder::{BASE_BYTES, Folder, Place, remove},
+    counters::cpu_seconds,
+    folder::{BASE_BYTES, Place, remove},
+    measured::{Figure, Measured, Taken, Turns},
+    probe::{Broken, Meter, Probe},
+    session::Session,
     subject::{
         self, BYPASS_BYTES, DurabilityArg, Progress, append_one, batch_of, engine_config,
         on_one_shard, wait_for_room,
@@ -31,9 +30,10 @@ use super::{
     tasks::{join_all, spawn_all},
 };
 use crate::{
-    latency::Latencies,
+    exit::Exit,
     limits::{BATCH_BYTES, COUNT_MAX, ROUNDS_MAX, mib, within},
-    result::{Round, Spread},
+    result::{run::Better, turns::Cost},
+    run::Direction,
 };
 
 /// Logs that are opened at the same time, as the broker does.
@@ -92,7 +92,7 @@ impl Plan {
 }
 
 /// What the process holds at one moment.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy)]
 struct Held {
     memory_bytes: u64,
     open_files: usize,
@@ -112,7 +112,7 @@ impl Held {
 }
 
 /// One start of an engine with many logs.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy)]
 struct Start {
     /// Until appends may come.
     seconds: f64,
@@ -120,7 +120,7 @@ struct Start {
     open_files: usize,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy)]
 struct Life {
     create: Start,
     /// One small durable batch to every log, by the plan's writers.
@@ -133,185 +133,245 @@ struct Life {
     close_idle_seconds: f64,
 }
 
-/// One turn of the load.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Turn {
-    /// With all logs awake.
-    round: Round,
-    start_seconds: f64,
-    /// For one small durable batch to every log, by the plan's writers: a log opens its files at its first append.
-    waking_seconds: f64,
-    /// From the last batch that became durable until everything was in segments and closed.
-    close_seconds: f64,
-    /// Bytes written to the disk for each byte appended, the close included.
-    write_amplification: f64,
-    syncs: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Found {
-    life: Life,
-    few: Vec<Turn>,
-    many: Vec<Turn>,
-    /// Bytes per second over many logs against few, round by round, once all are awake.
-    many_to_few: Spread,
-    /// The same with the waking of the logs on the clock.
-    many_to_few_with_waking: Spread,
-}
-
-pub fn run(plan: &Plan) -> Result<(), String> {
+pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
     let planned_bytes = BASE_BYTES.saturating_add(mib(plan.load_mib));
-    let folder = plan.place.folder(planned_bytes)?;
-    let life = live(&plan, &folder.make("life")?)?;
-    print_life(&plan, &life);
-    let (mut few, mut many) = (Vec::new(), Vec::new());
+    let session = Session::begin(&plan.place, planned_bytes)?;
+    let mut life = None;
+    let ended = all_rounds(&plan, &session, &mut life);
+    session.finish("storage partitions", &plan, ended, |turns| {
+        let mut figures = figures(&plan, turns);
+        figures.extend(life.iter().flat_map(life_figures));
+        figures.into()
+    })
+}
+
+fn all_rounds(plan: &Plan, session: &Session, life: &mut Option<Life>) -> Result<(), Broken> {
+    *life = Some(live(plan, session)?);
+    let sides = [(FEW, plan.few), (MANY, plan.many)];
     for number in 0..plan.rounds {
-        let [of_few, of_many] = round(&plan, number, &folder)?;
-        print_turn(number, plan.few, of_few);
-        print_turn(number, plan.many, of_many);
-        few.push(of_few);
-        many.push(of_many);
+        // The first one is not always the same.
+        for step in 0..sides.len() {
+            let (side, logs) = sides[(number as usize + step) % sides.len()];
+            let measured = turn(plan, logs, side, number, session)?;
+            session.probe().took(Taken::new(number, side, measured));
+        }
     }
-    let found = Found {
-        life,
-        many_to_few: Spread::of_ratios(&speeds(&many), &speeds(&few)),
-        many_to_few_with_waking: Spread::of_ratios(
-            &speeds_with_waking(&plan, &many),
-            &speeds_with_waking(&plan, &few),
-        ),
-        few,
-        many,
-    };
-    println!(
-        "{} logs against {}: {:.2} of the throughput over {} rounds; with their waking on the clock {:.2}",
-        plan.many, plan.few, found.many_to_few, plan.rounds, found.many_to_few_with_waking
-    );
-    plan.place.report("storage partitions", &plan, &found)
+    Ok(())
 }
 
-/// A turn with few logs and one with many. Each has a folder of its own, so that none pays for what another wrote, and the first
-/// is not always the same.
-fn round(plan: &Plan, number: u32, folder: &Folder) -> Result<[Turn; 2], String> {
-    let few = || turn(plan, plan.few, &folder.make(&format!("few-{number}"))?);
-    let many = || turn(plan, plan.many, &folder.make(&format!("many-{number}"))?);
-    if number.is_multiple_of(2) {
-        let few = few()?;
-        return Ok([few, many()?]);
-    }
-    let many = many()?;
-    Ok([few()?, many])
-}
+const FEW: &str = "few logs";
+const MANY: &str = "many logs";
 
-fn speeds(turns: &[Turn]) -> Vec<f64> {
-    let speed = |turn: &Turn| turn.round.bytes_per_second;
-    turns.iter().map(speed).collect()
-}
-
-fn speeds_with_waking(plan: &Plan, turns: &[Turn]) -> Vec<f64> {
+fn figures(plan: &Plan, turns: &Turns) -> Vec<Figure> {
+    let rates = |side: &str| turns.values(None, side, |it| Some(it.bytes_per_second()));
     let bytes = mib(plan.load_mib) as f64;
-    let speed = |turn: &Turn| bytes / (bytes / turn.round.bytes_per_second + turn.waking_seconds);
-    turns.iter().map(speed).collect()
+    let with_waking = |side: &str| {
+        turns.values(None, side, |it| {
+            Some(bytes / (bytes / it.bytes_per_second() + it.cost(WAKING)?))
+        })
+    };
+    let cost = |name: &str| turns.values(None, MANY, |it| it.cost(name));
+    let (few, many) = (rates(FEW), rates(MANY));
+    vec![
+        // Once each log has had a first small batch.
+        Figure::ratio("many_to_few", Better::Higher, &many, &few).decides(),
+        Figure::ratio(
+            "many_to_few_with_waking",
+            Better::Higher,
+            &with_waking(MANY),
+            &with_waking(FEW),
+        ),
+        Figure::new(
+            "many_bytes_per_second",
+            "bytes/s",
+            Better::Higher,
+            many.clone(),
+        ),
+        Figure::new(
+            "few_bytes_per_second",
+            "bytes/s",
+            Better::Higher,
+            few.clone(),
+        ),
+        Figure::new(WAKING, "s", Better::Lower, cost(WAKING)),
+        Figure::new(
+            "write_amplification",
+            "ratio",
+            Better::Lower,
+            cost("write_amplification"),
+        )
+        .decides(),
+    ]
 }
 
-fn live(plan: &Plan, dir_of_all: &Path) -> Result<Life, String> {
-    let of = || (plan.clone(), dir_of_all.to_path_buf());
+fn life_figures(life: &Life) -> Vec<Figure> {
+    let seconds = |name: &str, value: f64| {
+        Figure::once(&format!("{name}_seconds"), "s", Better::Lower, value)
+    };
+    let mut figures = vec![
+        seconds("first_append", life.first_append_seconds),
+        seconds("close", life.close_seconds),
+        seconds("close_idle", life.close_idle_seconds),
+    ];
+    for (name, start) in [
+        ("create", life.create),
+        ("start_after_close", life.start_after_close),
+        ("start_after_kill", life.start_after_kill),
+    ] {
+        let memory = format!("{name}_memory_per_log_bytes");
+        figures.extend([
+            seconds(name, start.seconds),
+            Figure::once(&memory, "bytes", Better::Lower, start.memory_per_log_bytes),
+            Figure::once(
+                &format!("{name}_open_files"),
+                "count",
+                Better::Lower,
+                start.open_files as f64,
+            ),
+        ]);
+    }
+    figures
+}
+
+/// What the life of the many logs cost, for the eye.
+fn print_life(plan: &Plan, life: &Life) {
+    println!("{} logs in one engine on one shard:", plan.many);
+    for figure in life_figures(life).iter().filter_map(Figure::result) {
+        println!(
+            "  {:<40} {:.3} {}",
+            figure.name, figure.spread.median, figure.unit
+        );
+    }
+}
+
+fn live(plan: &Plan, session: &Session) -> Result<Life, Broken> {
+    let dir_of_all = session.make("life")?;
+    let of = || (plan.clone(), dir_of_all.clone());
+    let of_probe = || session.probe();
     let (plan_of_shard, dir) = of();
+    let probe = of_probe();
     let (create, first_append_seconds, close_seconds) = on_one_shard(move |rt| async move {
-        let (engine, logs, create) = start(&rt, &plan_of_shard, plan_of_shard.many, dir).await?;
+        let (engine, logs, create) =
+            start(&probe, &rt, &plan_of_shard, plan_of_shard.many, dir).await?;
         let began = rt.now();
-        let batches = u64::from(plan_of_shard.many);
-        let writers = plan_of_shard.writers;
-        append_spread(&rt, &engine, &logs, writers, FIRST_APPEND_BYTES, batches).await?;
+        append_first(&probe, &rt, &engine, &logs, plan_of_shard.writers).await?;
         let first_append_seconds = seconds_since(&rt, began);
         drop(logs);
-        Ok((create, first_append_seconds, close(&rt, &engine).await?))
+        Ok::<_, Broken>((create, first_append_seconds, close(&rt, &engine).await?))
     })?;
     let (plan_of_shard, dir) = of();
+    let probe = of_probe();
     let start_after_close = on_one_shard(move |rt| async move {
-        let (engine, logs, started) = start(&rt, &plan_of_shard, plan_of_shard.many, dir).await?;
+        let (engine, logs, started) =
+            start(&probe, &rt, &plan_of_shard, plan_of_shard.many, dir).await?;
         let some: Vec<Log> = logs.into_iter().step_by(100).collect();
-        let batches = some.len() as u64;
-        let writers = plan_of_shard.writers;
-        append_spread(&rt, &engine, &some, writers, FIRST_APPEND_BYTES, batches).await?;
-        Ok(started)
+        append_first(&probe, &rt, &engine, &some, plan_of_shard.writers).await?;
+        Ok::<_, Broken>(started)
     })?;
     let (plan_of_shard, dir) = of();
+    let probe = of_probe();
     let (start_after_kill, close_idle_seconds) = on_one_shard(move |rt| async move {
-        let (engine, logs, started) = start(&rt, &plan_of_shard, plan_of_shard.many, dir).await?;
+        let (engine, logs, started) =
+            start(&probe, &rt, &plan_of_shard, plan_of_shard.many, dir).await?;
         drop(logs);
-        Ok((started, close(&rt, &engine).await?))
+        Ok::<_, Broken>((started, close(&rt, &engine).await?))
     })?;
-    remove(dir_of_all)?;
-    Ok(Life {
+    remove(&dir_of_all)?;
+    let life = Life {
         create,
         first_append_seconds,
         close_seconds,
         start_after_close,
         start_after_kill,
         close_idle_seconds,
-    })
+    };
+    print_life(plan, &life);
+    Ok(life)
 }
 
-/// One load on an engine with `count` logs, which were created before it started. Their folder is removed.
-fn turn(plan: &Plan, count: u32, dir: &Path) -> Result<Turn, String> {
-    let (plan_of_shard, dir_of_shard) = (plan.clone(), dir.to_path_buf());
+/// One load on an engine with `count` logs, which were created before it started. Each turn has a folder of its own, so that none pays for what
+/// another wrote.
+fn turn(
+    plan: &Plan,
+    count: u32,
+    side: &str,
+    number: u32,
+    session: &Session,
+) -> Result<Measured, Broken> {
+    let dir = session.make(&format!("{side}-{number}"))?;
+    let (plan_of_shard, dir_of_shard, probe) = (plan.clone(), dir.clone(), session.probe());
     on_one_shard(move |rt| async move {
-        let (engine, logs, _) = start(&rt, &plan_of_shard, count, dir_of_shard).await?;
+        let (engine, logs, _) = start(&probe, &rt, &plan_of_shard, count, dir_of_shard).await?;
         drop(logs);
-        close(&rt, &engine).await
+        Ok::<_, Broken>(close(&rt, &engine).await?)
     })?;
-    let (plan, dir_of_shard) = (plan.clone(), dir.to_path_buf());
-    let turn = loaded(plan, count, dir_of_shard)?;
-    remove(dir)?;
-    Ok(turn)
+    let (plan, dir_of_shard, probe) = (plan.clone(), dir.clone(), session.probe());
+    let measured = on_one_shard(move |rt| loaded(rt, probe, plan, count, dir_of_shard))?;
+    remove(&dir)?;
+    Ok(measured)
 }
 
-fn loaded(plan: Plan, count: u32, dir: PathBuf) -> Result<Turn, String> {
-    on_one_shard(move |rt| async move {
-        let began = rt.now();
-        let (engine, logs, _) = start(&rt, &plan, count, dir).await?;
-        let start_seconds = seconds_since(&rt, began);
-        let batches = mib(plan.load_mib).div_ceil(plan.size_bytes as u64);
-        let began = rt.now();
-        let each = u64::from(count);
-        append_spread(&rt, &engine, &logs, plan.writers, FIRST_APPEND_BYTES, each).await?;
-        let waking_seconds = seconds_since(&rt, began);
-        let before = engine.stats();
-        let size = plan.size_bytes;
-        let round = append_spread(&rt, &engine, &logs, plan.writers, size, batches).await?;
-        drop(logs);
-        let close_seconds = close(&rt, &engine).await?;
-        let written = |stats: &EngineStats| stats.journal_bytes + stats.segment_bytes;
-        let after = engine.stats();
-        let appended = after.appended_bytes - before.appended_bytes;
-        Ok(Turn {
-            round,
-            start_seconds,
-            waking_seconds,
-            close_seconds,
-            write_amplification: (written(&after) - written(&before)) as f64 / appended as f64,
-            syncs: after.segment_syncs + after.file_system_syncs
-                - before.segment_syncs
-                - before.file_system_syncs,
-        })
-    })
+/// Seconds for one small durable batch to every log, by the plan's writers: a log opens its files at its first append.
+const WAKING: &str = "waking_seconds";
+
+async fn loaded(
+    rt: Rt,
+    probe: Probe,
+    plan: Plan,
+    count: u32,
+    dir: PathBuf,
+) -> Result<Measured, Broken> {
+    let began = rt.now();
+    let (engine, logs, _) = start(&probe, &rt, &plan, count, dir).await?;
+    let start_seconds = seconds_since(&rt, began);
+    let batches = mib(plan.load_mib).div_ceil(plan.size_bytes as u64);
+    let began = rt.now();
+    append_first(&probe, &rt, &engine, &logs, plan.writers).await?;
+    let waking_seconds = seconds_since(&rt, began);
+    let (before, cpu_before) = (engine.stats(), cpu_seconds());
+    let load = (plan.writers, plan.size_bytes, batches);
+    let measured = append_spread(&probe, &rt, &engine, &logs, load).await?;
+    let cpu = cpu_seconds() - cpu_before;
+    drop(logs);
+    // From the last batch that became durable until everything was in segments and closed.
+    let close_seconds = close(&rt, &engine).await?;
+    let written = |stats: &EngineStats| stats.journal_bytes + stats.segment_bytes;
+    let syncs = |stats: &EngineStats| stats.segment_syncs + stats.file_system_syncs;
+    let after = engine.stats();
+    let appended = (after.appended_bytes - before.appended_bytes) as f64;
+    // The close included.
+    let written = (written(&after) - written(&before)) as f64;
+    let syncs = (syncs(&after) - syncs(&before)) as f64;
+    let costs = vec![
+        Cost::new("write_amplification", "ratio", written / appended),
+        Cost::new("cpu_seconds_per_gb", "s/GB", cpu / (appended / 1e9)),
+        Cost::new("start_seconds", "s", start_seconds),
+        Cost::new(WAKING, "s", waking_seconds),
+        Cost::new("close_seconds", "s", close_seconds),
+        Cost::new("syncs", "count", syncs),
+    ];
+    Ok(Measured { costs, ..measured })
 }
 
 async fn start(
+    probe: &Probe,
     rt: &Rt,
     plan: &Plan,
     count: u32,
     dir: PathBuf,
-) -> Result<(Engine, Vec<Log>, Start), String> {
+) -> Result<(Engine, Vec<Log>, Start), Broken> {
+    probe.check()?;
     let before = Held::now()?;
     let began = rt.now();
-    let engine = subject::open(rt, engine_config(dir, BYPASS_BYTES, TAIL_BYTES)).await?;
-    let logs = stream::iter(0..count)
+    let config = engine_config(dir, BYPASS_BYTES, TAIL_BYTES);
+    let engine = subject::open(rt, config.clone()).await?;
+    let logs: Vec<Log> = stream::iter(0..count)
         .map(|partition| subject::open_log(&engine, plan.durability, partition))
         .buffered(OPENS_IN_FLIGHT_MAX)
         .try_collect()
         .await?;
+    probe.set_up(subject::settings(&config, &logs[0].config()));
     subject::begin(&engine).await?;
     let seconds = seconds_since(rt, began);
     let held = Held::now()?;
@@ -334,18 +394,31 @@ fn seconds_since(rt: &Rt, began: Instant) -> f64 {
     rt.now().since(began).as_secs_f64()
 }
 
-/// `batches` durable batches by `writers` tasks, one log after the other.
-async fn append_spread(
+/// One small durable batch to every log.
+async fn append_first(
+    probe: &Probe,
     rt: &Rt,
     engine: &Engine,
     logs: &[Log],
     writers: u32,
-    size: usize,
-    batches: u64,
-) -> Result<Round, String> {
+) -> Result<(), Broken> {
+    let load = (writers, FIRST_APPEND_BYTES, logs.len() as u64);
+    append_spread(probe, rt, engine, logs, load).await.map(drop)
+}
+
+/// By so many tasks batches of such a size, and so many of them, one log after the other.
+async fn append_spread(
+    probe: &Probe,
+    rt: &Rt,
+    engine: &Engine,
+    logs: &[Log],
+    (writers, size, batches): (u32, usize, u64),
+) -> Result<Measured, Broken> {
     let progress = Progress::watch(rt, engine, logs);
     let spread = Rc::new(SpreadLoad {
         rt: rt.clone(),
+        probe: probe.clone(),
+        meter: probe.meter(Direction::Produce),
         logs: logs
             .iter()
             .map(|log| (log.clone(), progress.of(log)))
@@ -355,18 +428,18 @@ async fn append_spread(
         batches,
         next: Cell::new(0),
     });
-    let started = rt.now();
     let writers = (0..writers).map(|_| spread.clone().write());
-    let latencies = join_all(spawn_all(rt, writers)).await?;
-    let elapsed = rt.now().since(started);
+    join_all(spawn_all(rt, writers)).await?;
+    let measured = spread.meter.finish();
     progress.stop().await;
-    let bytes = batches * spread.template.len() as u64;
-    Ok(Round::new(bytes, elapsed, &latencies))
+    Ok(measured)
 }
 
 /// What the writers share.
 struct SpreadLoad {
     rt: Rt,
+    probe: Probe,
+    meter: Meter,
     /// Each with what is notified when it moves on.
     logs: Vec<(Log, Notify)>,
     room: Notify,
@@ -378,52 +451,20 @@ struct SpreadLoad {
 
 impl SpreadLoad {
     /// One of the writers, until there is no batch left.
-    async fn write(self: Rc<Self>) -> Result<Latencies, String> {
-        let mut latencies = Latencies::new();
+    async fn write(self: Rc<Self>) -> Result<(), Broken> {
+        let bytes = self.template.len() as u64;
         loop {
+            self.probe.check()?;
             let number = self.next.replace(self.next.get() + 1);
             if number >= self.batches {
-                return Ok(latencies);
+                return Ok(());
             }
             let index = number % self.logs.len() as u64;
             let (log, moved) = &self.logs[usize::try_from(index).expect("an index")];
             let began = self.rt.now();
             wait_for_room(log, &self.room, self.template.len()).await;
             append_one(&self.rt, log, moved, &self.template).await?;
-            latencies.record(self.rt.now().since(began));
+            self.meter.record(self.rt.now().since(began), bytes);
         }
     }
-}
-
-fn print_life(plan: &Plan, life: &Life) {
-    println!("{} logs in one engine on one shard", plan.many);
-    let start = |name: &str, start: Start| {
-        println!(
-            "{name:<22}{:>8.3} s  {:>8.0} B of memory per log  {:>6} files open",
-            start.seconds, start.memory_per_log_bytes, start.open_files
-        );
-    };
-    let step = |name: &str, seconds: f64| println!("{name:<22}{seconds:>8.3} s");
-    start("create", life.create);
-    step("first append to each", life.first_append_seconds);
-    step("close", life.close_seconds);
-    start("start after close", life.start_after_close);
-    start("start after kill", life.start_after_kill);
-    step("close, all idle", life.close_idle_seconds);
-}
-
-fn print_turn(number: u32, logs: u32, turn: Turn) {
-    let round = turn.round;
-    println!(
-        "round {} {logs:>6} logs {:>8.1} MB/s  p50 {:>6} us  p99 {:>7} us  start {:>6.3} s  waking {:>6.3} s  close {:>6.3} s  written {:.2}x  syncs {}",
-        number + 1,
-        round.bytes_per_second / 1e6,
-        round.latency.p50_us,
-        round.latency.p99_us,
-        turn.start_seconds,
-        turn.waking_seconds,
-        turn.close_seconds,
-        turn.write_amplification,
-        turn.syncs,
-    );
 }

@@ -23,14 +23,18 @@ use super::{
     counters::{Counters, Counts, cpu_seconds, device_reads},
     device::{self, Files},
     folder::{BASE_BYTES, Place},
+    measured::{Figure, Measured, Taken, Turns},
+    probe::{Broken, Probe},
+    session::Session,
     subject::{
         self, BYPASS_BYTES, DurabilityArg, Progress, TAIL_BYTES, engine_config, on_one_shard,
     },
 };
 use crate::{
-    latency::Latencies,
+    exit::Exit,
     limits::{ROUNDS_MAX, SECONDS_MAX, SMALL_BATCH_BYTES, mib, within},
-    result::{Round, Spread},
+    result::{run::Better, turns::Cost},
+    run::Direction,
 };
 
 const SEGMENT_BYTES: u64 = 256 << 20;
@@ -73,7 +77,7 @@ pub struct Plan {
     /// Rounds; the engine and the raw device take turns within each
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Ends within a minute: two rounds of one second and a log of 512 MiB
+    /// Ends within 30 seconds: two rounds of half a second and a log of 512 MiB
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -115,79 +119,56 @@ fn check_read_bytes(option: &str, bytes: usize) -> Result<(), String> {
     }
 }
 
-/// One measurement of either side.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Side {
-    round: Round,
-    cpu_seconds_per_gb: f64,
-    /// Each copy goes into memory that is allocated for it, and so does each read.
-    allocated_bytes_per_byte: f64,
-    allocations_per_mib: f64,
-    ring_entries_per_mib: f64,
-    /// Of the disk, by all programs.
-    device_reads_per_mib: Option<f64>,
-}
-
-/// All rounds with one size of reads.
-#[derive(Debug, Serialize)]
-struct Case {
-    size_bytes: usize,
-    engine: Vec<Side>,
-    device: Vec<Side>,
-    device_pieces: Vec<Side>,
-    hot: Vec<Side>,
-    /// Engine bytes per second over those of the raw device in reads of the same size, round by round.
-    device_ratio: Spread,
-    /// The same over the raw device in the engine's pieces.
-    pieces_ratio: Spread,
-}
-
-#[derive(Debug, Serialize)]
-struct Found {
-    cases: Vec<Case>,
-}
-
-pub fn run(plan: &Plan) -> Result<(), String> {
+pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
     let planned_bytes = BASE_BYTES.saturating_add(mib(plan.backlog_mib));
-    let folder = plan.place.folder(planned_bytes)?;
-    let of_shard = || (plan.clone(), folder.path().to_path_buf());
-    let (plan_of_shard, dir) = of_shard();
-    on_one_shard(move |rt| write_log(rt, plan_of_shard, dir))?;
-    let (plan_of_shard, dir) = of_shard();
-    let cases = on_one_shard(move |rt| all_rounds(rt, plan_of_shard, dir))?;
-    let found = Found { cases };
-    print_summary(&plan, &found);
-    plan.place.report("storage read", &plan, &found)
+    let session = Session::begin(&plan.place, planned_bytes)?;
+    let dir = session.make("engine")?;
+    let ended = write_and_read(&plan, &session, &dir);
+    session.finish("storage read", &plan, ended, |turns| {
+        let figures = plan.sizes.iter().flat_map(|size| figures(turns, *size));
+        figures.collect::<Vec<_>>().into()
+    })
+}
+
+fn write_and_read(plan: &Plan, session: &Session, dir: &Path) -> Result<(), Broken> {
+    let of_shard = || (session.probe(), plan.clone(), dir.to_path_buf());
+    let (probe, plan, dir) = of_shard();
+    on_one_shard(move |rt| write_log(rt, probe, plan, dir))?;
+    let (probe, plan, dir) = of_shard();
+    on_one_shard(move |rt| all_rounds(rt, probe, plan, dir))
 }
 
 /// The engine with the log that is drained and one that stays in memory.
 struct Logs {
     rt: Rt,
+    probe: Probe,
     engine: Engine,
     cold: Log,
     hot: Log,
 }
 
 impl Logs {
-    async fn open(rt: &Rt, dir: &Path) -> Result<Logs, String> {
+    async fn open(rt: &Rt, probe: &Probe, dir: &Path) -> Result<Logs, Broken> {
         let config = engine_config(dir.to_path_buf(), BYPASS_BYTES, TAIL_BYTES);
-        let engine = subject::open(rt, config).await?;
+        let engine = subject::open(rt, config.clone()).await?;
         let (cold, hot) = (open_log(&engine, 0).await?, open_log(&engine, 1).await?);
+        probe.set_up(subject::settings(&config, &cold.config()));
         subject::begin(&engine).await?;
         Ok(Logs {
             rt: rt.clone(),
+            probe: probe.clone(),
             engine,
             cold,
             hot,
         })
     }
 
-    async fn fill(&self, log: &Log, batch_bytes: usize, bytes: u64) -> Result<(), String> {
-        let (rt, engine) = (&self.rt, &self.engine);
+    async fn fill(&self, log: &Log, batch_bytes: usize, bytes: u64) -> Result<(), Broken> {
+        let (probe, rt, engine) = (&self.probe, &self.rt, &self.engine);
         let progress = Progress::watch(rt, engine, [log]);
         let moved = progress.of(log);
-        let filled = backlog::fill(rt, engine, log, &moved, batch_bytes, bytes).await;
+        let filled = backlog::fill(probe, rt, engine, log, &moved, batch_bytes, bytes).await;
         progress.stop().await;
         filled
     }
@@ -198,33 +179,36 @@ impl Logs {
     }
 
     /// One reader from the log's start to its end, and again, each read waiting for the one before it.
-    async fn drain(&self, size: usize, ends: Instant) -> Result<(u64, Latencies), String> {
-        let mut latencies = Latencies::new();
+    async fn drain(&self, size: usize, ends: Instant) -> Result<Measured, Broken> {
+        let meter = self.probe.meter(Direction::Consume);
         let mut reader = Reader::new(&self.cold, size);
         while self.rt.now() < ends {
+            self.probe.check()?;
             let began = self.rt.now();
-            reader.read().await?;
-            latencies.record(self.rt.now().since(began));
+            let bytes = reader.read().await?;
+            meter.record(self.rt.now().since(began), bytes);
         }
-        Ok((reader.bytes, latencies))
+        Ok(meter.finish())
     }
 
     /// The same from memory. Nothing is waited for, so a read's latency is the mean of many.
-    async fn read_hot(&self, size: usize, ends: Instant) -> Result<(u64, Latencies), String> {
-        let mut latencies = Latencies::new();
+    async fn read_hot(&self, size: usize, ends: Instant) -> Result<Measured, Broken> {
+        let meter = self.probe.meter(Direction::Consume);
         let cold_before = self.engine.stats().cold_reads;
         let mut reader = Reader::new(&self.hot, size);
         while self.rt.now() < ends {
+            self.probe.check()?;
             let began = self.rt.now();
+            let mut bytes = 0;
             for _ in 0..HOT_READS {
-                reader.read().await?;
+                bytes += reader.read().await?;
             }
-            latencies.record_many(self.rt.now().since(began), HOT_READS);
+            meter.record_many(self.rt.now().since(began), HOT_READS, bytes);
             self.rt.yield_now().await;
         }
         match self.engine.stats().cold_reads - cold_before {
-            0 => Ok((reader.bytes, latencies)),
-            cold => Err(format!("{cold} reads that should come from memory did not")),
+            0 => Ok(meter.finish()),
+            cold => Err(format!("{cold} reads that should come from memory did not").into()),
         }
     }
 }
@@ -244,8 +228,6 @@ struct Reader<'a> {
     start: Offset,
     limit: ReadLimit,
     next: Offset,
-    /// Read so far.
-    bytes: u64,
 }
 
 impl Reader<'_> {
@@ -256,17 +238,16 @@ impl Reader<'_> {
             start: marks.log_start,
             limit: limit(marks.log_end, size),
             next: marks.log_start,
-            bytes: 0,
         }
     }
 
-    async fn read(&mut self) -> Result<(), String> {
+    /// Gives the bytes read.
+    async fn read(&mut self) -> Result<u64, String> {
         let fetched = self.log.read(self.next, self.limit).await;
         let fetched = fetched.map_err(|error| error.to_string())?;
-        self.bytes += fetched.bytes as u64;
         let next = fetched.next.filter(|next| *next < self.limit.below);
         self.next = next.unwrap_or(self.start);
-        Ok(())
+        Ok(fetched.bytes as u64)
     }
 }
 
@@ -278,15 +259,15 @@ fn limit(below: Offset, size: usize) -> ReadLimit {
     }
 }
 
-async fn write_log(rt: Rt, plan: Plan, dir: PathBuf) -> Result<(), String> {
-    let logs = Logs::open(&rt, &dir).await?;
+async fn write_log(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<(), Broken> {
+    let logs = Logs::open(&rt, &probe, &dir).await?;
     let bytes = mib(plan.backlog_mib);
     logs.fill(&logs.cold, plan.batch_bytes, bytes).await?;
-    logs.close().await
+    Ok(logs.close().await?)
 }
 
-async fn all_rounds(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Vec<Case>, String> {
-    let logs = Logs::open(&rt, &dir).await?;
+async fn all_rounds(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<(), Broken> {
+    let logs = Logs::open(&rt, &probe, &dir).await?;
     let files = Arc::new(Files::open(&segments(&dir)?)?);
     println!(
         "log of {:.0} MiB in batches of {} B; raw reads {} in flight",
@@ -297,6 +278,7 @@ async fn all_rounds(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Vec<Case>, Strin
     logs.fill(&logs.hot, plan.batch_bytes, HOT_BYTES).await?;
     let bench = Bench {
         rt: &rt,
+        probe: &probe,
         logs: &logs,
         files: &files,
         dir: &dir,
@@ -304,20 +286,21 @@ async fn all_rounds(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Vec<Case>, Strin
     };
     // Memory is touched for the first time.
     bench.side(Turn::Engine, plan.piece_bytes).await?;
-    let mut measured: Vec<[Vec<Side>; 4]> = plan.sizes.iter().map(|_| Default::default()).collect();
-    for round in 0..plan.rounds as usize {
-        for (&size, of_size) in plan.sizes.iter().zip(&mut measured) {
+    for round in 0..plan.rounds {
+        for &size in &plan.sizes {
             for step in 0..TURNS.len() {
-                let number = (round + step) % TURNS.len();
-                let side = bench.side(TURNS[number], size).await?;
-                print_side(round, size, TURNS[number], &side);
-                of_size[number].push(side);
+                let turn = TURNS[(round as usize + step) % TURNS.len()];
+                let measured = bench.side(turn, size).await?;
+                probe.took(Taken::new(round, turn.name(), measured).in_case(case(size)));
             }
         }
     }
     drop(files);
-    logs.close().await?;
-    Ok(plan.sizes.iter().zip(measured).map(case).collect())
+    Ok(logs.close().await?)
+}
+
+fn case(size: usize) -> String {
+    format!("{size} bytes")
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -343,6 +326,7 @@ const TURNS: [Turn; 4] = [Turn::Engine, Turn::Device, Turn::DevicePieces, Turn::
 
 struct Bench<'a> {
     rt: &'a Rt,
+    probe: &'a Probe,
     logs: &'a Logs,
     files: &'a Arc<Files>,
     dir: &'a Path,
@@ -351,46 +335,49 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// On the engine's core.
-    async fn read_raw(&self, size: usize, duration: Duration) -> Result<(u64, Latencies), String> {
-        let (files, depth) = (self.files.clone(), self.plan.depth);
-        let read = move || device::read(&files, size, depth, duration);
-        let read = self.rt.run_blocking(read).await;
-        read.map_err(|error| error.to_string())
+    async fn read_raw(&self, size: usize, duration: Duration) -> Result<Measured, Broken> {
+        let (files, depth, probe) = (self.files.clone(), self.plan.depth, self.probe.clone());
+        let read = move || device::read(&probe, &files, size, depth, duration);
+        self.rt.run_blocking(read).await
     }
 
-    async fn side(&self, turn: Turn, size: usize) -> Result<Side, String> {
+    async fn side(&self, turn: Turn, size: usize) -> Result<Measured, Broken> {
         let rt = self.rt;
         let duration = Duration::from_secs(self.plan.seconds);
         let requests_before = device_reads(self.dir);
         let (cpu_before, mut counters) = (cpu_seconds(), Counters::start());
-        let began = rt.now();
-        let ends = began.plus(duration);
-        let (bytes, latencies) = match turn {
+        let ends = rt.now().plus(duration);
+        let measured = match turn {
             Turn::Engine => self.logs.drain(size, ends).await?,
             Turn::Hot => self.logs.read_hot(size, ends).await?,
             Turn::Device => self.read_raw(size, duration).await?,
             Turn::DevicePieces => self.read_raw(self.plan.piece_bytes, duration).await?,
         };
-        let elapsed = rt.now().since(began);
         let (counts, cpu) = (counters.read(), cpu_seconds() - cpu_before);
         let requests = device_reads(self.dir).zip(requests_before);
         let requests = requests.map(|(after, before)| after - before);
-        let round = Round::new(bytes, elapsed, &latencies);
-        Ok(costs(round, bytes, cpu, counts, requests))
+        let costs = costs(measured.bytes, cpu, counts, requests);
+        Ok(Measured { costs, ..measured })
     }
 }
 
 /// What a measurement took, per byte that was read.
-fn costs(round: Round, bytes: u64, cpu: f64, counts: Counts, requests: Option<u64>) -> Side {
-    let per_mib = |count: u64| count as f64 / (bytes as f64 / f64::from(1 << 20));
-    Side {
-        round,
-        cpu_seconds_per_gb: cpu / (bytes as f64 / 1e9),
-        allocated_bytes_per_byte: counts.allocated_bytes as f64 / bytes as f64,
-        allocations_per_mib: per_mib(counts.allocations),
-        ring_entries_per_mib: per_mib(counts.ring_entries),
-        device_reads_per_mib: requests.map(per_mib),
-    }
+fn costs(bytes: u64, cpu: f64, counts: Counts, requests: Option<u64>) -> Vec<Cost> {
+    let per_mib = |name: &str, count: u64| {
+        let value = count as f64 / (bytes as f64 / f64::from(1 << 20));
+        Cost::new(&format!("{name}_per_mib"), "per MiB", value)
+    };
+    let allocated = counts.allocated_bytes as f64 / bytes as f64;
+    let mut costs = vec![
+        Cost::new("cpu_seconds_per_gb", "s/GB", cpu / (bytes as f64 / 1e9)),
+        // Each copy goes into memory that is allocated for it, and so does each read.
+        Cost::new("allocated_bytes_per_byte", "ratio", allocated),
+        per_mib("allocations", counts.allocations),
+        per_mib("ring_entries", counts.ring_entries),
+    ];
+    // Of the disk, by all programs.
+    costs.extend(requests.map(|requests| per_mib("device_reads", requests)));
+    costs
 }
 
 /// Files of the log that is drained: the only one there is anything in.
@@ -412,62 +399,49 @@ fn segments(dir: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-fn case((&size_bytes, sides): (&usize, [Vec<Side>; 4])) -> Case {
-    let [engine, device, device_pieces, hot] = sides;
-    let speeds = |sides: &[Side]| -> Vec<f64> {
-        let speed = |side: &Side| side.round.bytes_per_second;
-        sides.iter().map(speed).collect()
+fn figures(turns: &Turns, size: usize) -> Vec<Figure> {
+    let case = case(size);
+    let of = |turn: Turn, value: &dyn Fn(&Measured) -> Option<f64>| {
+        turns.values(Some(&case), turn.name(), value)
     };
-    let ours = speeds(&engine);
-    Case {
-        size_bytes,
-        device_ratio: Spread::of_ratios(&ours, &speeds(&device)),
-        pieces_ratio: Spread::of_ratios(&ours, &speeds(&device_pieces)),
-        engine,
-        device,
-        device_pieces,
-        hot,
-    }
-}
-
-fn print_side(round: usize, size: usize, turn: Turn, side: &Side) {
-    println!(
-        "round {} {size:>8} B {:<14} {:>9.1} MB/s  p50 {:>6} us  p99 {:>6} us",
-        round + 1,
-        turn.name(),
-        side.round.bytes_per_second / 1e6,
-        side.round.latency.p50_us,
-        side.round.latency.p99_us,
-    );
-}
-
-fn print_summary(plan: &Plan, found: &Found) {
-    println!("median (from, to) over {} rounds:", plan.rounds);
-    for case in &found.cases {
-        println!(
-            "{:>8} B: device ratio {:.2}, to its pieces {:.2}",
-            case.size_bytes, case.device_ratio, case.pieces_ratio
-        );
-        print_costs(Turn::Engine, &case.engine);
-        print_costs(Turn::Device, &case.device);
-        print_costs(Turn::DevicePieces, &case.device_pieces);
-        print_costs(Turn::Hot, &case.hot);
-    }
-}
-
-fn print_costs(turn: Turn, sides: &[Side]) {
-    let median = |of: fn(&Side) -> f64| Spread::of(sides.iter().map(of)).median;
-    println!(
-        "           {:<14} {:>9.1} MB/s {:>9.0} reads/s, CPU {:.3} s/GB, {:.2} B allocated a byte; per MiB: {:.1} allocations, {:.1} ring entries, {:.1} device reads",
-        turn.name(),
-        median(|side| side.round.bytes_per_second) / 1e6,
-        median(|side| side.round.operations_per_second),
-        median(|side| side.cpu_seconds_per_gb),
-        median(|side| side.allocated_bytes_per_byte),
-        median(|side| side.allocations_per_mib),
-        median(|side| side.ring_entries_per_mib),
-        median(|side| side.device_reads_per_mib.unwrap_or(f64::NAN)),
-    );
+    let rates = |turn| of(turn, &|it| Some(it.bytes_per_second()));
+    let cost = |name: &str| of(Turn::Engine, &|it| it.cost(name));
+    let engine = rates(Turn::Engine);
+    let figures = [
+        Figure::ratio(
+            "device_ratio",
+            Better::Higher,
+            &engine,
+            &rates(Turn::Device),
+        )
+        .decides(),
+        // To raw reads of the engine's pieces, whatever is asked for.
+        Figure::ratio(
+            "pieces_ratio",
+            Better::Higher,
+            &engine,
+            &rates(Turn::DevicePieces),
+        ),
+        Figure::new(
+            "bytes_per_second",
+            "bytes/s",
+            Better::Higher,
+            engine.clone(),
+        ),
+        Figure::new(
+            "hot_bytes_per_second",
+            "bytes/s",
+            Better::Higher,
+            rates(Turn::Hot),
+        ),
+        Figure::new(
+            "cpu_seconds_per_gb",
+            "s/GB",
+            Better::Lower,
+            cost("cpu_seconds_per_gb"),
+        ),
+    ];
+    figures.map(|it| it.in_case(Some(&case))).to_vec()
 }
 
 #[cfg(test)]
@@ -477,22 +451,19 @@ mod tests {
     #[test]
     fn costs_are_per_byte_that_was_read() {
         let bytes = 4 << 20;
-        let round = Round::new(bytes, Duration::from_secs(1), &Latencies::new());
         let counts = Counts {
             allocations: 8,
             allocated_bytes: 6 << 20,
             ring_entries: 2,
             syscalls: None,
         };
-        let side = costs(round, bytes, 1.0, counts, Some(16));
-        assert_eq!(side.allocated_bytes_per_byte, 1.5);
-        assert_eq!(side.allocations_per_mib, 2.0);
-        assert_eq!(side.ring_entries_per_mib, 0.5);
-        assert_eq!(side.device_reads_per_mib, Some(4.0));
-        assert!((side.cpu_seconds_per_gb - 238.4).abs() < 0.1);
-        assert_eq!(
-            costs(round, bytes, 1.0, counts, None).device_reads_per_mib,
-            None
-        );
+        let check = |requests: Option<u64>, expected: &[f64]| {
+            let costs = costs(bytes, 1.0, counts, requests);
+            let values: Vec<f64> = costs[1..].iter().map(|cost| cost.value).collect();
+            assert_eq!(values, expected);
+            assert!((costs[0].value - 238.4).abs() < 0.1, "{costs:?}");
+        };
+        check(Some(16), &[1.5, 2.0, 0.5, 4.0]);
+        check(None, &[1.5, 2.0, 0.5]);
     }
 }

@@ -14,7 +14,7 @@ use forebay_engine::{
 };
 use serde::Serialize;
 
-use crate::noise::Noise;
+use crate::{noise::Noise, result::run::Setting};
 
 /// Beyond it appends that wait in one partition go straight to its segment, unless the plan says something else.
 pub const BYPASS_BYTES: usize = 256 << 10;
@@ -42,12 +42,13 @@ impl From<DurabilityArg> for Durability {
 }
 
 /// Runs one task on one pinned executor and gives back what it returned.
-pub fn on_one_shard<T, Running>(
+pub fn on_one_shard<T, E, Running>(
     main: impl FnOnce(Rt) -> Running + Send + 'static,
-) -> Result<T, String>
+) -> Result<T, E>
 where
     T: Send + 'static,
-    Running: Future<Output = Result<T, String>> + 'static,
+    E: From<String> + Send + 'static,
+    Running: Future<Output = Result<T, E>> + 'static,
 {
     let said = |error: std::io::Error| error.to_string();
     let mut options = uring::ShardOptions::for_this_host().map_err(said)?;
@@ -80,6 +81,59 @@ pub fn engine_config(dir: PathBuf, bypass_bytes: usize, tail_bytes_max: usize) -
         syncs_together_min: SYNCS_TOGETHER_MIN,
         space: SpaceConfig::default(),
     }
+}
+
+/// What a result says of the engine, and of one of its logs.
+pub fn settings(config: &EngineConfig, log: &LogConfig) -> Vec<Setting> {
+    let none = || "none".to_string();
+    let space = &config.space;
+    let settings = [
+        ("shards", "1".to_string()),
+        ("journal_file_bytes", config.journal_file_bytes.to_string()),
+        ("journal_files", config.journal_files.to_string()),
+        ("bypass_bytes", config.bypass_bytes.to_string()),
+        (
+            "write_chunk_bytes_max",
+            config.write_chunk_bytes_max.to_string(),
+        ),
+        ("tail_bytes_max", config.tail_bytes_max.to_string()),
+        (
+            "readahead_bytes_max",
+            config.readahead_bytes_max.to_string(),
+        ),
+        (
+            "checkpoint_interval_ms",
+            config.checkpoint_interval_ms.to_string(),
+        ),
+        (
+            "retention_check_interval_ms",
+            config.retention_check_interval_ms.to_string(),
+        ),
+        ("spare_segments_max", config.spare_segments_max.to_string()),
+        ("syncs_together_min", config.syncs_together_min.to_string()),
+        ("space", format!("{space:?}")),
+        ("log.durability", format!("{:?}", log.durability)),
+        ("log.segment_bytes", log.segment_bytes.to_string()),
+        (
+            "log.index_interval_bytes",
+            log.index_interval_bytes.to_string(),
+        ),
+        (
+            "log.retention_bytes",
+            log.retention_bytes
+                .map_or_else(none, |bytes| bytes.to_string()),
+        ),
+        (
+            "log.file_delete_delay_ms",
+            log.file_delete_delay_ms.to_string(),
+        ),
+    ];
+    let setting = |(name, value): (&str, String)| Setting {
+        name: name.to_string(),
+        value,
+        source: None,
+    };
+    settings.into_iter().map(setting).collect()
 }
 
 /// Logs are opened next, and then it is begun.
@@ -252,8 +306,9 @@ mod tests {
 
     #[test]
     fn a_shard_gives_back_what_its_task_said() {
-        assert_eq!(on_one_shard(|_| async { Ok(5) }), Ok(5));
-        let failed: Result<(), _> = on_one_shard(|_| async { Err("why".to_string()) });
+        let done: Result<_, String> = on_one_shard(|_| async { Ok(5) });
+        assert_eq!(done, Ok(5));
+        let failed: Result<(), String> = on_one_shard(|_| async { Err("why".to_string()) });
         assert_eq!(failed, Err("why".to_string()));
     }
 }

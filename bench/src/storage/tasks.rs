@@ -1,8 +1,6 @@
-//! Tasks that do the same side by side, and what all of them measured together.
+//! Tasks that do the same side by side.
 
 use forebay_engine::rt::{Class, Rt, Task};
-
-use crate::latency::Latencies;
 
 pub fn spawn_all<T: 'static>(
     rt: &Rt,
@@ -13,10 +11,9 @@ pub fn spawn_all<T: 'static>(
 }
 
 /// Waits for all of them, or for the first that failed: the others end with the executor.
-pub async fn join_all<E>(tasks: Vec<Task<Result<Latencies, E>>>) -> Result<Latencies, E> {
-    let mut all = Latencies::new();
+pub async fn join_all<E>(tasks: Vec<Task<Result<(), E>>>) -> Result<(), E> {
     for task in tasks {
-        all += task.await?;
+        task.await?;
     }
-    Ok(all)
+    Ok(())
 }

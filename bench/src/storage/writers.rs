@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use super::{
     counters::{Counters, Counts, cpu_seconds},
+    measured::Measured,
+    probe::{Broken, Meter, Probe},
     subject::{self, DurabilityArg, Progress, append_one, batch_of, engine_config},
     tasks::{join_all, spawn_all},
 };
 use crate::{
-    latency::Latencies,
     limits::{BATCH_BYTES, COUNT_MAX, SECONDS_MAX, within},
-    result::Round,
+    run::Direction,
 };
 
 /// What may go to the journal must fit one of its files.
@@ -123,19 +124,19 @@ impl Load {
 
 /// The engine's side of one round.
 pub struct Side {
-    pub round: Round,
+    pub measured: Measured,
     pub stats: EngineStats,
     pub cpu_seconds: f64,
     pub counts: Counts,
 }
 
 /// All writers of one round on one engine.
-pub async fn append(rt: Rt, load: Load, dir: PathBuf) -> Result<Side, String> {
+pub async fn append(rt: Rt, probe: Probe, load: Load, dir: PathBuf) -> Result<Side, Broken> {
     let config = EngineConfig {
         spare_segments_max: load.spare_segments,
         ..engine_config(dir, load.bypass_bytes, load.tail_bytes)
     };
-    let engine = subject::open(&rt, config).await?;
+    let engine = subject::open(&rt, config.clone()).await?;
     let mut logs = Vec::new();
     for partition in 0..load.partitions {
         let log = subject::open_log(&engine, load.durability, partition).await?;
@@ -146,14 +147,23 @@ pub async fn append(rt: Rt, load: Load, dir: PathBuf) -> Result<Side, String> {
         });
         logs.push(log);
     }
+    probe.set_up(subject::settings(&config, &logs[0].config()));
     subject::begin(&engine).await?;
     let progress = Progress::watch(&rt, &engine, &logs);
     if load.retention_bytes.is_some() {
         for log in &logs {
-            fill(&rt, &engine, log, &progress, load.spare_segments > 0).await?;
+            fill(
+                &probe,
+                &rt,
+                &engine,
+                log,
+                &progress,
+                load.spare_segments > 0,
+            )
+            .await?;
         }
     }
-    let side = measure(&rt, &load, &engine, &logs, &progress).await?;
+    let side = measure(&probe, &rt, &load, &engine, &logs, &progress).await?;
     progress.stop().await;
     subject::close(&engine).await?;
     Ok(side)
@@ -161,16 +171,18 @@ pub async fn append(rt: Rt, load: Load, dir: PathBuf) -> Result<Side, String> {
 
 /// Appends large batches until the log deletes as much as it gets, and goes on in files of deleted segments if it keeps some.
 async fn fill(
+    probe: &Probe,
     rt: &Rt,
     engine: &Engine,
     log: &Log,
     progress: &Progress,
     recycles: bool,
-) -> Result<(), String> {
+) -> Result<(), Broken> {
     let template = batch_of(FILL_BATCH_BYTES, rt.wall_clock());
     let (before, config) = (engine.stats(), log.config());
     let bytes_max = config.retention_bytes.unwrap_or(0) + 6 * config.segment_bytes;
     for _ in 0..bytes_max / (FILL_BATCH_BYTES as u64 * u64::from(FILL_BATCHES)) {
+        probe.check()?;
         let since = difference(engine.stats(), before);
         if since.segments_deleted > 1 && (!recycles || since.segments_recycled > 0) {
             return Ok(());
@@ -180,20 +192,21 @@ async fn fill(
             let moved = progress.of(&log);
             async move { append_one(&rt, &log, &moved, &template).await }
         };
-        for append in spawn_all(rt, (0..FILL_BATCHES).map(append)) {
-            append.await?;
-        }
+        join_all(spawn_all(rt, (0..FILL_BATCHES).map(append))).await?;
     }
-    Err("the log does not delete what is over its limit".to_string())
+    Err("the log does not delete what is over its limit"
+        .to_string()
+        .into())
 }
 
 async fn measure(
+    probe: &Probe,
     rt: &Rt,
     load: &Load,
     engine: &Engine,
     logs: &[Log],
     progress: &Progress,
-) -> Result<Side, String> {
+) -> Result<Side, Broken> {
     let template = batch_of(load.size_bytes, rt.wall_clock());
     let warm_up = Duration::from_secs(load.warm_up_seconds);
     let started = rt.now().plus(warm_up);
@@ -202,44 +215,56 @@ async fn measure(
         let moved = progress.of(log);
         (0..load.depth).map(move |_| (log.clone(), moved.clone()))
     });
-    let tasks = spawn_all(
-        rt,
-        writers.map(|(log, moved)| write(rt.clone(), log, moved, template.clone(), started, ends)),
-    );
-    rt.sleep(warm_up).await;
+    let meter = probe.meter(Direction::Produce);
+    let writer = |(log, moved)| Writer {
+        rt: rt.clone(),
+        probe: probe.clone(),
+        meter: meter.clone(),
+        log,
+        moved,
+        template: template.clone(),
+        started,
+        ends,
+    };
+    let tasks = spawn_all(rt, writers.map(writer).map(Writer::run));
+    probe.sleep(rt, warm_up).await?;
+    meter.begins();
     let (before, cpu_before, mut counters) = (engine.stats(), cpu_seconds(), Counters::start());
-    let latencies = join_all(tasks).await?;
-    let elapsed = rt.now().since(started);
+    join_all(tasks).await?;
     Ok(Side {
         stats: difference(engine.stats(), before),
         cpu_seconds: cpu_seconds() - cpu_before,
         counts: counters.read(),
-        round: Round::new(
-            latencies.count() * template.len() as u64,
-            elapsed,
-            &latencies,
-        ),
+        measured: meter.finish(),
     })
 }
 
-/// One writer until the end; what began before the start is not recorded.
-async fn write(
+/// One writer until the end; what began before the start is not measured.
+struct Writer {
     rt: Rt,
+    probe: Probe,
+    meter: Meter,
     log: Log,
     moved: Notify,
     template: BytesMut,
     started: Instant,
     ends: Instant,
-) -> Result<Latencies, String> {
-    let mut latencies = Latencies::new();
-    while rt.now() < ends {
-        let began = rt.now();
-        append_one(&rt, &log, &moved, &template).await?;
-        if began >= started {
-            latencies.record(rt.now().since(began));
+}
+
+impl Writer {
+    async fn run(self) -> Result<(), Broken> {
+        let bytes = self.template.len() as u64;
+        while self.rt.now() < self.ends {
+            self.probe.check()?;
+            let began = self.rt.now();
+            append_one(&self.rt, &self.log, &self.moved, &self.template).await?;
+            match began >= self.started {
+                true => self.meter.record(self.rt.now().since(began), bytes),
+                false => self.meter.beside(bytes),
+            }
         }
+        Ok(())
     }
-    Ok(latencies)
 }
 
 /// Of what this load moves.

@@ -74,17 +74,7 @@ impl Outcome {
     }
 
     pub fn exit(&self) -> Exit {
-        match &self.verdict {
-            Verdict {
-                interrupted: true, ..
-            } => Exit::Interrupted,
-            Verdict {
-                safety: Some(safety),
-                ..
-            } if !safety.is_clean() => Exit::Unsafe,
-            Verdict { valid: false, .. } => Exit::Invalid,
-            _ => Exit::Done,
-        }
+        self.verdict.exit()
     }
 
     /// Of the flows and of the processes.

@@ -13,13 +13,17 @@ use forebay_engine::rt::Rt;
 use serde::Serialize;
 
 use super::{
+    finish::Found,
     folder::{BASE_BYTES, Place},
+    measured::{Figure, Measured, Taken, Turns},
+    probe::{Broken, Probe},
+    session::Session,
     subject::on_one_shard,
 };
 use crate::{
-    latency::Latency,
+    exit::Exit,
     limits::{BATCH_BYTES, COUNT_MAX, ROUNDS_MAX, SECONDS_MAX, mib, within},
-    result::Spread,
+    result::run::Better,
 };
 use run::Run;
 
@@ -99,8 +103,7 @@ impl Plan {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Alone,
     Drain,
@@ -128,11 +131,16 @@ impl Phase {
         matches!(self, Phase::Retention | Phase::Both)
     }
 
+    /// Whether the raw disk does it.
+    fn is_raw(self) -> bool {
+        matches!(self, Phase::DeviceAlone | Phase::DeviceDrain)
+    }
+
     /// What it is compared with.
     fn baseline(self) -> Phase {
-        match self {
-            Phase::DeviceAlone | Phase::DeviceDrain => Phase::DeviceAlone,
-            _ => Phase::Alone,
+        match self.is_raw() {
+            true => Phase::DeviceAlone,
+            false => Phase::Alone,
         }
     }
 
@@ -148,166 +156,120 @@ impl Phase {
     }
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Measured {
-    phase: Phase,
-    /// From the planned arrival.
-    latency: Latency,
-    batches: u64,
-    /// The plan could not be kept: too many were waiting.
-    overrun: bool,
-    read_bytes_per_second: f64,
-    segments_deleted: u64,
-}
+/// Counted in a phase besides the batches.
+const READ: &str = "read_bytes_per_second";
+const DELETED: &str = "segments_deleted";
+/// 1 when the plan could not be kept: too many were waiting.
+const OVERRUN: &str = "overrun";
 
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Summary {
-    phase: Phase,
-    p50_us: Spread,
-    p99_us: Spread,
-    /// p99 over the p99 of the same round without anything beside it.
-    p99_ratio: Spread,
-    read_bytes_per_second: Spread,
-    segments_deleted: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Found {
-    valid: bool,
-    phases: Vec<Summary>,
-    rounds: Vec<Vec<Measured>>,
-}
-
-pub fn run(plan: &Plan) -> Result<(), String> {
+pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
-    let folder = plan.place.folder(plan.planned_bytes())?;
-    let dir = folder.make("engine")?;
+    let session = Session::begin(&plan.place, plan.planned_bytes())?;
+    let dir = session.make("engine")?;
     println!(
         "{} B batches, {} a second on {} partitions, persisted; backlog {} MiB, {} readers",
         plan.size_bytes, plan.batches_per_sec, plan.partitions, plan.backlog_mib, plan.readers
     );
-    let plan_of_shard = plan.clone();
-    let rounds = on_one_shard(move |rt| all_rounds(rt, plan_of_shard, dir))?;
-    let found = Found {
-        valid: !rounds.iter().flatten().any(|measured| measured.overrun),
-        phases: PHASES.map(|phase| summary(phase, &rounds)).to_vec(),
-        rounds,
-    };
-    print_summary(&plan, &found);
-    plan.place.report("storage mixed", &plan, &found)?;
-    match found.valid {
-        true => Ok(()),
-        false => Err(
-            "invalid: more batches were planned than the disk takes; lower --batches-per-sec"
-                .into(),
-        ),
-    }
+    let (plan_of_shard, probe) = (plan.clone(), session.probe());
+    let ended = on_one_shard(move |rt| all_rounds(rt, probe, plan_of_shard, dir));
+    session.finish("storage mixed", &plan, ended, |turns| Found {
+        figures: PHASES
+            .iter()
+            .flat_map(|phase| figures(*phase, turns))
+            .collect(),
+        invalid: overrun(turns).into_iter().collect(),
+    })
 }
 
-async fn all_rounds(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Vec<Vec<Measured>>, String> {
-    let rounds_planned = plan.rounds as usize;
-    let run = Run::open(rt, plan, dir).await?;
+async fn all_rounds(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<(), Broken> {
+    let rounds = plan.rounds;
+    let run = Run::open(rt, probe.clone(), plan, dir).await?;
     run.fill_backlog().await?;
     // Memory is touched for the first time, and files grow into their first blocks.
     run.measure(Phase::Alone).await?;
-    let mut rounds = Vec::new();
-    for round in 0..rounds_planned {
-        let mut of_round = Vec::new();
+    for round in 0..rounds {
         for step in 0..PHASES.len() {
-            let phase = PHASES[(round + step) % PHASES.len()];
+            let phase = PHASES[(round as usize + step) % PHASES.len()];
             let measured = run.measure(phase).await?;
-            print_measured(round, &measured);
-            of_round.push(measured);
+            probe.took(Taken::new(round, phase.name(), measured));
             run.forget_what_was_written().await?;
         }
-        rounds.push(of_round);
     }
-    run.close().await?;
-    Ok(rounds)
+    Ok(run.close().await?)
 }
 
-fn summary(phase: Phase, rounds: &[Vec<Measured>]) -> Summary {
-    let values = |phase: Phase, value: fn(&Measured) -> f64| -> Vec<f64> {
-        let of_round = |round: &Vec<Measured>| {
-            let measured = round.iter().find(|measured| measured.phase == phase);
-            value(measured.expect("each round has each phase"))
-        };
-        rounds.iter().map(of_round).collect()
+fn overrun(turns: &Turns) -> Option<String> {
+    let any = turns
+        .0
+        .iter()
+        .any(|it| it.measured.cost(OVERRUN) == Some(1.0));
+    let why = "more batches were planned than the disk takes; lower --batches-per-sec";
+    any.then(|| why.to_string())
+}
+
+fn figures(phase: Phase, turns: &Turns) -> Vec<Figure> {
+    let of = |phase: Phase, value: &dyn Fn(&Measured) -> Option<f64>| {
+        turns.values(None, phase.name(), value)
     };
-    let p99 = |phase| values(phase, |measured| measured.latency.p99_us as f64);
-    let spread = |value| Spread::of(values(phase, value));
-    Summary {
-        phase,
-        p50_us: spread(|measured| measured.latency.p50_us as f64),
-        p99_us: Spread::of(p99(phase)),
-        p99_ratio: Spread::of_ratios(&p99(phase), &p99(phase.baseline())),
-        read_bytes_per_second: spread(|measured| measured.read_bytes_per_second),
-        segments_deleted: spread(|measured| measured.segments_deleted as f64).median,
+    let p99 = |phase| of(phase, &|it| Some(it.p99_us()));
+    let p50 = of(phase, &|it| Some(it.latency.percentiles().p50_us as f64));
+    let service = of(phase, &|it| Some(it.service.percentiles().p99_us as f64));
+    let mut figures = vec![
+        Figure::new("latency_planned_p50_us", "us", Better::Lower, p50),
+        Figure::new("latency_planned_p99_us", "us", Better::Lower, p99(phase)),
+        Figure::new("latency_service_p99_us", "us", Better::Lower, service),
+    ];
+    if phase != phase.baseline() {
+        // To the same round with nothing beside it.
+        let baseline = p99(phase.baseline());
+        let ratio = Figure::ratio("p99_ratio", Better::Lower, &p99(phase), &baseline);
+        figures.push(if phase.is_raw() {
+            ratio
+        } else {
+            ratio.decides()
+        });
     }
-}
-
-fn print_measured(round: usize, measured: &Measured) {
-    let latency = measured.latency;
-    println!(
-        "round {} {:<12} p50 {:>6} us  p99 {:>7} us  p99.9 {:>7} us  read {:>7.1} MB/s  {:>4} segments deleted{}",
-        round + 1,
-        measured.phase.name(),
-        latency.p50_us,
-        latency.p99_us,
-        latency.p999_us,
-        measured.read_bytes_per_second / 1e6,
-        measured.segments_deleted,
-        if measured.overrun { "  OVERRUN" } else { "" },
-    );
-}
-
-fn print_summary(plan: &Plan, found: &Found) {
-    println!("median (from, to) over {} rounds:", plan.rounds);
-    for phase in &found.phases {
-        println!(
-            "{:<12} p50 {:>6.0} us  p99 {:>7.0} us  p99 ratio {:.2}  read {:>6.1} MB/s",
-            phase.phase.name(),
-            phase.p50_us.median,
-            phase.p99_us.median,
-            phase.p99_ratio,
-            phase.read_bytes_per_second.median / 1e6,
-        );
+    if phase.drains() {
+        let read = of(phase, &|it| it.cost(READ));
+        figures.push(Figure::new(READ, "bytes/s", Better::Higher, read));
     }
+    let named = |it: Figure| it.in_case(Some(phase.name()));
+    figures.into_iter().map(named).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_phase_is_compared_with_its_baseline_in_the_same_round() {
-        let measured = |phase, p99_us| Measured {
-            phase,
-            latency: Latency {
-                p50_us: 1,
-                p99_us,
-                p95_us: p99_us,
-                p999_us: p99_us,
-                p9999_us: p99_us,
-                max_us: p99_us,
-            },
-            batches: 1,
-            overrun: false,
-            read_bytes_per_second: 0.0,
-            segments_deleted: 0,
+        let taken = |round, phase: Phase, millis| {
+            let mut measured = Measured::default();
+            measured.latency.record(Duration::from_millis(millis));
+            Taken::new(round, phase.name(), measured)
         };
-        let round = |alone, drain, device, device_drain| {
-            vec![
-                measured(Phase::Drain, drain),
-                measured(Phase::Alone, alone),
-                measured(Phase::DeviceDrain, device_drain),
-                measured(Phase::DeviceAlone, device),
+        let round = |round, alone, drain, device, device_drain| {
+            [
+                taken(round, Phase::Drain, drain),
+                taken(round, Phase::Alone, alone),
+                taken(round, Phase::DeviceDrain, device_drain),
+                taken(round, Phase::DeviceAlone, device),
             ]
         };
-        let rounds = [round(10, 20, 5, 20), round(40, 120, 5, 30)];
-        let ratio = |phase| summary(phase, &rounds).p99_ratio;
-        assert_eq!(ratio(Phase::Alone).to_string(), "1.00 (1.00 to 1.00)");
-        assert_eq!(ratio(Phase::Drain).to_string(), "2.50 (2.00 to 3.00)");
-        assert_eq!(ratio(Phase::DeviceDrain).to_string(), "5.00 (4.00 to 6.00)");
+        let rounds = [round(0, 10, 20, 5, 20), round(1, 40, 120, 5, 30)];
+        let turns = Turns(rounds.concat());
+        let ratio = |phase| {
+            let figures = figures(phase, &turns);
+            let figure = figures.iter().filter_map(Figure::result);
+            let ratio = figure.clone().find(|it| it.name == "p99_ratio");
+            ratio.map(|it| format!("{:.1}", it.spread))
+        };
+        assert_eq!(ratio(Phase::Alone), None);
+        let drain = ratio(Phase::Drain).expect("a ratio");
+        assert_eq!(drain, "2.5 (2.0 to 3.0)");
+        let drain = ratio(Phase::DeviceDrain).expect("a ratio");
+        assert_eq!(drain, "5.0 (4.0 to 6.0)");
     }
 }

@@ -14,13 +14,17 @@ use forebay_engine::{
     rt::{Class, Instant, Rt, Task},
 };
 
-use super::{Measured, Phase, Plan};
+use super::{DELETED, OVERRUN, Phase, Plan, READ};
 use crate::{
-    latency::Latencies,
     limits::mib,
+    result::turns::Cost,
+    run::Direction,
     storage::{
         backlog,
+        counters::cpu_seconds,
         device::Pair,
+        measured::Measured,
+        probe::{Broken, Meter, Probe},
         subject::{
             self, BYPASS_BYTES, DurabilityArg, Progress, TAIL_BYTES, append_one, batch_of,
             engine_config, wait_for_room,
@@ -44,6 +48,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// The engine with all its logs, and the plan that they are under.
 pub struct Run {
     rt: Rt,
+    probe: Probe,
     plan: Plan,
     engine: Engine,
     logs: Vec<Log>,
@@ -53,19 +58,21 @@ pub struct Run {
 }
 
 impl Run {
-    pub async fn open(rt: Rt, plan: Plan, dir: PathBuf) -> Result<Run, String> {
+    pub async fn open(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<Run, Broken> {
         let mut config = engine_config(dir.clone(), BYPASS_BYTES, TAIL_BYTES);
         config.retention_check_interval_ms = 100;
-        let engine = subject::open(&rt, config).await?;
+        let engine = subject::open(&rt, config.clone()).await?;
         let mut logs = Vec::new();
         for partition in 0..plan.partitions {
             logs.push(open_log(&engine, partition, mib(plan.segment_mib)).await?);
         }
         let backlog = open_log(&engine, plan.partitions, BACKLOG_SEGMENT_BYTES).await?;
+        probe.set_up(subject::settings(&config, &logs[0].config()));
         subject::begin(&engine).await?;
         let progress = Progress::watch(&rt, &engine, logs.iter().chain([&backlog]));
         Ok(Run {
             rt,
+            probe,
             plan,
             engine,
             logs,
@@ -75,21 +82,21 @@ impl Run {
         })
     }
 
-    pub async fn fill_backlog(&self) -> Result<(), String> {
+    pub async fn fill_backlog(&self) -> Result<(), Broken> {
         let (log, bytes) = (&self.backlog, mib(self.plan.backlog_mib));
         let moved = self.progress.of(log);
-        backlog::fill(&self.rt, &self.engine, log, &moved, 256 << 10, bytes).await
+        let (probe, rt, engine) = (&self.probe, &self.rt, &self.engine);
+        backlog::fill(probe, rt, engine, log, &moved, 256 << 10, bytes).await
     }
 
     /// What one phase wrote must not be what the next one pays for.
-    pub async fn forget_what_was_written(&self) -> Result<(), String> {
+    pub async fn forget_what_was_written(&self) -> Result<(), Broken> {
         self.retain(None);
         for log in &self.logs {
             let deleted = log.delete_to(log.marks().log_end).await;
             deleted.map_err(|fault| fault.to_string())?;
         }
-        self.rt.sleep(SETTLE).await;
-        Ok(())
+        self.probe.sleep(&self.rt, SETTLE).await
     }
 
     fn retain(&self, retention_bytes: Option<u64>) {
@@ -101,51 +108,52 @@ impl Run {
         }
     }
 
-    pub async fn measure(&self, phase: Phase) -> Result<Measured, String> {
+    pub async fn measure(&self, phase: Phase) -> Result<Measured, Broken> {
         if phase.deletes() {
             self.retain(Some(SEGMENTS_KEPT * mib(self.plan.segment_mib)));
         }
-        let device = match phase.baseline() {
-            Phase::DeviceAlone => Some(Rc::new(Pair::prepare(&self.rt, &self.dir).await?)),
-            _ => None,
+        let device = match phase.is_raw() {
+            true => Some(Rc::new(
+                Pair::prepare(&self.probe, &self.rt, &self.dir).await?,
+            )),
+            false => None,
         };
-        let before = self.engine.stats().segments_deleted;
-        let read_bytes = Rc::new(Cell::new(0_u64));
+        let (deleted_before, cpu_before) = (self.engine.stats().segments_deleted, cpu_seconds());
+        let reading = self.probe.meter(Direction::Consume);
         let readers = match phase.drains() {
-            true => self.drain(&device, &read_bytes),
+            true => self.drain(&device, &reading),
             false => Vec::new(),
         };
-        let started = self.rt.now();
-        let (latencies, overrun) = self.arrivals(&device).await?;
-        let seconds = self.rt.now().since(started).as_secs_f64();
+        let (mut measured, overrun) = self.arrivals(&device).await?;
+        let cpu = cpu_seconds() - cpu_before;
         for reader in readers {
             reader.cancel().await;
         }
         if let Some(device) = device {
             device.remove()?;
         }
-        Ok(Measured {
-            phase,
-            latency: latencies.percentiles(),
-            batches: latencies.count(),
-            overrun,
-            read_bytes_per_second: read_bytes.get() as f64 / seconds,
-            segments_deleted: self.engine.stats().segments_deleted - before,
-        })
+        let read_bytes_per_second = reading.finish().bytes as f64 / measured.seconds();
+        let deleted = self.engine.stats().segments_deleted - deleted_before;
+        measured.costs = vec![
+            Cost::new(READ, "bytes/s", read_bytes_per_second),
+            Cost::new(DELETED, "count", deleted as f64),
+            Cost::new("cores", "cores", cpu / measured.seconds()),
+            Cost::new(OVERRUN, "0 or 1", f64::from(u8::from(overrun))),
+        ];
+        Ok(measured)
     }
 
     /// Starts the plan's readers, of the backlog or of the device.
-    fn drain(&self, device: &Option<Rc<Pair>>, read_bytes: &Rc<Cell<u64>>) -> Vec<Task<()>> {
+    fn drain(&self, device: &Option<Rc<Pair>>, meter: &Meter) -> Vec<Task<()>> {
         let readers = self.plan.readers;
         let reader = |number| match device {
             None => {
-                let reading = drain(self.backlog.clone(), number, readers, read_bytes.clone());
+                let (rt, log) = (self.rt.clone(), self.backlog.clone());
+                let reading = drain(rt, log, number, readers, meter.clone());
                 self.rt.spawn(Class::Foreground, reading)
             }
             Some(device) => {
-                let reading = device
-                    .clone()
-                    .drain(number, FETCH_BYTES, read_bytes.clone());
+                let reading = device.clone().drain(number, FETCH_BYTES, meter.clone());
                 self.rt.spawn(Class::Foreground, reading)
             }
         };
@@ -153,13 +161,14 @@ impl Run {
     }
 
     /// Every batch at its planned time, for the seconds of a phase. Says too whether the plan could not be kept.
-    async fn arrivals(&self, device: &Option<Rc<Pair>>) -> Result<(Latencies, bool), String> {
-        let arrived = Rc::new(Arrived::new());
+    async fn arrivals(&self, device: &Option<Rc<Pair>>) -> Result<(Measured, bool), Broken> {
+        let arrived = Rc::new(Arrived::new(self.probe.meter(Direction::Produce)));
         let template = Rc::new(batch_of(self.plan.size_bytes, self.rt.wall_clock()));
         let per_sec = self.plan.batches_per_sec;
         let began = self.rt.now();
         let mut overrun = false;
         for number in 0..per_sec * self.plan.seconds {
+            self.probe.check()?;
             let planned = planned(began, number, per_sec);
             if let early @ 1.. = planned.since(self.rt.now()).as_nanos() {
                 self.rt.sleep(Duration::from_nanos(early as u64)).await;
@@ -168,18 +177,20 @@ impl Run {
                 overrun = true;
                 break;
             }
+            arrived.meter.offered(self.rt.now().since(planned));
             arrived.waiting.set(arrived.waiting.get() + 1);
             match device {
                 None => self.arrive(number, planned, &template, &arrived),
                 Some(device) => self.arrive_raw(number, planned, template.len(), device, &arrived),
             }
         }
-        while arrived.waiting.get() > 0 {
+        while arrived.waiting.get() > 0 && arrived.failed.borrow().is_none() {
+            self.probe.check()?;
             self.rt.sleep(Duration::from_millis(1)).await;
         }
         match arrived.failed.take() {
-            Some(error) => Err(error),
-            None => Ok((arrived.latencies.borrow().clone(), overrun)),
+            Some(error) => Err(error.into()),
+            None => Ok((arrived.meter.finish(), overrun)),
         }
     }
 
@@ -195,11 +206,12 @@ impl Run {
         let (moved, room) = (self.progress.of(&log), self.engine.room());
         let (rt, template, arrived) = (self.rt.clone(), template.clone(), arrived.clone());
         let arrival = async move {
+            let sent = rt.now();
             wait_for_room(&log, &room, template.len()).await;
             let appended = append_one(&rt, &log, &moved, &template).await;
             // Retention deletes nothing above it.
             log.set_high_watermark(log.marks().counted_end);
-            arrived.done(rt.now().since(planned), appended);
+            arrived.done(rt.now(), (planned, sent), template.len(), appended);
         };
         self.rt.spawn(Class::Foreground, arrival).detach();
     }
@@ -215,8 +227,9 @@ impl Run {
     ) {
         let (rt, device, arrived) = (self.rt.clone(), device.clone(), arrived.clone());
         let arrival = async move {
+            let sent = rt.now();
             let written = device.write(number, len).await;
-            arrived.done(rt.now().since(planned), written);
+            arrived.done(rt.now(), (planned, sent), len, written);
         };
         self.rt.spawn(Class::Foreground, arrival).detach();
     }
@@ -242,24 +255,32 @@ async fn open_log(engine: &Engine, partition: u32, segment_bytes: u64) -> Result
 
 /// What became of the batches of a phase.
 struct Arrived {
-    latencies: RefCell<Latencies>,
+    meter: Meter,
     /// Batches that are on their way.
     waiting: Cell<usize>,
     failed: RefCell<Option<String>>,
 }
 
 impl Arrived {
-    fn new() -> Arrived {
+    fn new(meter: Meter) -> Arrived {
         Arrived {
-            latencies: RefCell::new(Latencies::new()),
+            meter,
             waiting: Cell::new(0),
             failed: RefCell::new(None),
         }
     }
 
     /// One of those that were on their way has ended.
-    fn done(&self, took: Duration, ended: Result<(), String>) {
-        self.latencies.borrow_mut().record(took);
+    fn done(
+        &self,
+        now: Instant,
+        (planned, sent): (Instant, Instant),
+        bytes: usize,
+        ended: Result<(), String>,
+    ) {
+        let (since_planned, since_sent) = (now.since(planned), now.since(sent));
+        self.meter
+            .record_planned(since_planned, since_sent, bytes as u64);
         self.waiting.set(self.waiting.get() - 1);
         if let Err(error) = ended {
             *self.failed.borrow_mut() = Some(error);
@@ -273,7 +294,7 @@ fn planned(began: Instant, number: u64, per_sec: u64) -> Instant {
 }
 
 /// Reads the backlog again and again, from a place of the reader's own, until it is cancelled.
-async fn drain(log: Log, number: u32, readers: u32, read_bytes: Rc<Cell<u64>>) {
+async fn drain(rt: Rt, log: Log, number: u32, readers: u32, meter: Meter) {
     let end = log.marks().log_end;
     let mut from = Offset::new(end.get() * i64::from(number) / i64::from(readers));
     loop {
@@ -282,9 +303,10 @@ async fn drain(log: Log, number: u32, readers: u32, read_bytes: Rc<Cell<u64>>) {
             bytes_max: FETCH_BYTES,
             at_least_one: true,
         };
+        let began = rt.now();
         let fetched = log.read(from, limit).await;
         let fetched = fetched.expect("the backlog can be read");
-        read_bytes.set(read_bytes.get() + fetched.bytes as u64);
+        meter.record(rt.now().since(began), fetched.bytes as u64);
         from = fetched
             .next
             .filter(|next| *next < end)
