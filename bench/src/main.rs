@@ -10,7 +10,6 @@ mod live;
 mod mounts;
 mod network;
 mod noise;
-#[allow(dead_code, reason = "no command takes workloads of others yet")]
 mod omb;
 mod payload;
 mod peak;

@@ -9,6 +9,7 @@ mod librdkafka;
 pub mod load;
 pub mod options;
 mod topics;
+mod workload;
 
 use std::time::Duration;
 
@@ -16,8 +17,25 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::{exit::Exit, schedule};
+use drive::{Drive, Findings};
 use load::{Consume, Load, Produce, When};
 use options::{Cluster, ConsumerOptions, Offer, ProducerOptions, RunOptions, TopicOptions};
+
+/// Options that say what a workload says.
+const OF_THE_WORKLOAD: [&str; 12] = [
+    "topics",
+    "partitions",
+    "schedule",
+    "megabytes",
+    "producers",
+    "record_bytes",
+    "keys",
+    "compressible",
+    "consumers",
+    "consume_rate",
+    "seconds",
+    "warm_up_seconds",
+];
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -34,8 +52,11 @@ pub enum Command {
     /// Produce and consume at the same time: end-to-end latency, and whether every record arrives once and in order
     #[command(after_help = "Examples:
   forebay-bench kafka e2e --quick
-  forebay-bench kafka e2e --schedule constant:20k --partitions 16 --consumers 2 --out results/e2e")]
-    E2e(E2ePlan),
+  forebay-bench kafka e2e --schedule constant:20k --partitions 16 --consumers 2 --out results/e2e
+  forebay-bench kafka e2e --workload 1-topic-16-partitions-1kb --quick")]
+    E2e(Box<E2ePlan>),
+    /// The workloads of OpenMessaging Benchmark that `e2e --workload` knows by name
+    Workloads,
 }
 
 #[derive(Clone, Debug, Args, Serialize)]
@@ -84,6 +105,10 @@ pub struct E2ePlan {
     consumers: ConsumerOptions,
     #[command(flatten)]
     run: RunOptions,
+    /// A workload of OpenMessaging Benchmark, by its file or by its name (see `kafka workloads`): topics, rate, sizes, keys, producers, consumers and times are its own
+    #[arg(long, value_name = "FILE|NAME", help_heading = "Run", conflicts_with_all = OF_THE_WORKLOAD)]
+    #[serde(skip)]
+    workload: Option<String>,
 }
 
 pub fn run(command: &Command) -> Result<Exit, String> {
@@ -91,6 +116,12 @@ pub fn run(command: &Command) -> Result<Exit, String> {
         Command::Produce(plan) => plan.run(),
         Command::Consume(plan) => plan.run(),
         Command::E2e(plan) => plan.run(),
+        Command::Workloads => {
+            for line in workload::list() {
+                println!("{line}");
+            }
+            Ok(Exit::Done)
+        }
     }
 }
 
@@ -150,6 +181,26 @@ impl ConsumePlan {
 
 impl E2ePlan {
     fn run(&self) -> Result<Exit, String> {
+        let Some(name) = &self.workload else {
+            return self.run_with(Findings::default());
+        };
+        let planned = self.with_workload(workload::find(name)?)?;
+        for line in &planned.differences {
+            eprintln!("workload: {line}");
+        }
+        let details = workload::Details {
+            workload: &planned.workload,
+            differences: &planned.differences,
+        };
+        let findings = Findings {
+            details: serde_json::json!({ "omb": details }),
+            lines: planned.differences.clone(),
+            ..Findings::default()
+        };
+        planned.plan.run_with(findings)
+    }
+
+    fn run_with(&self, findings: Findings) -> Result<Exit, String> {
         let plan = E2ePlan {
             run: self.offer.bound(&self.run).settled()?,
             ..self.clone()
@@ -169,11 +220,8 @@ impl E2ePlan {
             }),
             ..Load::of(&plan.run)
         };
-        drive::once(
-            "kafka e2e",
-            &plan,
-            (&plan.cluster, &plan.topics, &plan.run),
-            &load,
-        )
+        let drive = Drive::new((&plan.cluster, &plan.topics, &plan.run))?;
+        let driven = drive.load(&load)?;
+        drive.finish("kafka e2e", &plan, driven, findings)
     }
 }

@@ -335,6 +335,13 @@ impl RunOptions {
         }
     }
 
+    pub fn warming_up(&self, seconds: u64) -> RunOptions {
+        RunOptions {
+            warm_up_seconds: Some(seconds),
+            ..self.clone()
+        }
+    }
+
     /// Panics before it is settled.
     pub fn warm_up(&self) -> Duration {
         Duration::from_secs(self.warm_up_seconds.expect("settled"))

@@ -185,6 +185,7 @@ impl Workload {
 }
 
 impl Backlog {
+    #[cfg_attr(not(test), expect(dead_code, reason = "backlogs are refused"))]
     /// Of so many messages in all subscriptions or less it is drained, as theirs counts.
     pub fn drained_messages(&self, message_bytes: u32) -> u64 {
         let all = self.bytes / u64::from(message_bytes);
