@@ -194,7 +194,11 @@ impl E2ePlan {
         };
         let findings = Findings {
             details: serde_json::json!({ "omb": details }),
-            lines: planned.differences.clone(),
+            lines: planned
+                .differences
+                .iter()
+                .map(|line| format!("workload: {line}"))
+                .collect(),
             ..Findings::default()
         };
         planned.plan.run_with(findings)

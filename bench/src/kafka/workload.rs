@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// The rate of the workloads whose name begins with `max-rate`.
+const AS_FAST_AS_IT_GOES: u32 = 10_000_000;
+
 /// The plan that a workload makes, and what a person must know about it.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -162,6 +165,12 @@ impl E2ePlan {
             lines.push(format!(
                 "producerRate 0 asks for the highest rate to be searched: it runs as {schedule} instead, as fast as the broker acknowledges"
             ));
+        }
+        if workload.rate.is_some_and(|rate| rate >= AS_FAST_AS_IT_GOES) {
+            lines.push(
+                "a rate that stands for as fast as it goes is taken as a plan here: a generator that falls behind it makes the run not valid; for throughput, use --schedule closed:N without --workload"
+                    .to_string(),
+            );
         }
         if workload.topics > 1 {
             lines.push(
@@ -316,6 +325,8 @@ testDurationMinutes: 2
         check("colour", "blue", "colour is no field");
         let pool = planned("", "max-rate-10-topics-1-partition-64kb").expect("a plan");
         assert!(pool.plan.producers.compressible);
+        let as_plan = |line: &String| line.contains("taken as a plan");
+        assert!(pool.differences.iter().any(as_plan));
         assert!(
             pool.differences
                 .iter()
