@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::sides::Sides;
+use super::sides::{Sides, values};
 use crate::{
-    result::run::{Better, RunResult},
+    result::run::Better,
     statistics::{holm, mann_whitney, median, ratio_interval},
 };
 
@@ -83,14 +83,6 @@ pub fn judge(sides: &Sides, effect_min: f64, alpha: f64) -> Vec<Judged> {
         one
     });
     judged.collect()
-}
-
-fn values(runs: &[RunResult], name: &str) -> Vec<f64> {
-    let metrics = runs.iter().flat_map(|run| &run.metrics);
-    let named = metrics.filter(|metric| metric.name == name);
-    named
-        .flat_map(|metric| metric.values.iter().copied())
-        .collect()
 }
 
 fn word(judged: &Judged, better: Better, effect_min: f64, alpha: f64) -> Word {

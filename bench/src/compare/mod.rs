@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::{exit::Exit, limits::within};
+use crate::{exit::Exit, limits::within, result::short};
 use judge::{Judged, Word};
 use sides::Sides;
 
@@ -102,16 +102,4 @@ fn print(sides: &Sides, judged: &[Judged]) {
         );
     }
     println!("* explains, and does not decide");
-}
-
-/// Six digits are more than a figure of a benchmark has.
-fn short(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_string(),
-        0.0..1.0 => format!("{value:.4}"),
-        1.0..1_000.0 => format!("{value:.2}"),
-        1_000.0..1e6 => format!("{value:.0}"),
-        1e6..1e9 => format!("{:.2}M", value / 1e6),
-        _ => format!("{:.2}G", value / 1e9),
-    }
 }

@@ -9,7 +9,7 @@ use crate::{
         folder::{self, RESULT_FILE},
         run::{RunResult, Setting},
     },
-    statistics::mann_whitney,
+    statistics::{mann_whitney, median},
 };
 
 /// Runs of each side at least, whatever the figures.
@@ -146,13 +146,7 @@ impl Sides {
     /// Of the figure and the side that have fewest; a single run may have many values.
     fn repeats(&self) -> usize {
         let names = self.headline();
-        let of = |runs: &[RunResult], name: &str| {
-            let metrics = runs
-                .iter()
-                .flat_map(|run| &run.metrics)
-                .filter(|metric| metric.name == name);
-            metrics.map(|metric| metric.values.len()).sum::<usize>()
-        };
+        let of = |runs: &[RunResult], name: &str| values(runs, name).len();
         let counts = names
             .iter()
             .map(|name| of(&self.a, name).min(of(&self.b, name)));
@@ -206,6 +200,7 @@ impl Sides {
                 ("tool", serde_json::to_value(&run.tool).unwrap_or_default()),
                 ("broker", settings(&run.target.broker_config)),
                 ("topic", settings(&run.target.topic_config)),
+                ("engine", settings(engine_config(run))),
             ]
         };
         let first = of(&self.a[0]);
@@ -218,6 +213,20 @@ impl Sides {
         differences.sort_unstable();
         differences.dedup();
         differences
+    }
+}
+
+fn engine_config(run: &RunResult) -> &[Setting] {
+    run.rounds.as_ref().map_or(&[], |it| &it.engine_config)
+}
+
+/// Of one figure: the median of each run, since the rounds of one run are not independent of each other. Of a side with a single run, its rounds.
+pub fn values(runs: &[RunResult], name: &str) -> Vec<f64> {
+    let metrics = runs.iter().flat_map(|run| &run.metrics);
+    let named = metrics.filter(|metric| metric.name == name && !metric.values.is_empty());
+    match runs.len() {
+        1 => named.flat_map(|it| it.values.iter().copied()).collect(),
+        _ => named.map(|it| median(&it.values)).collect(),
     }
 }
 
@@ -387,6 +396,17 @@ mod tests {
             "not in turns: 5",
             true,
         );
+    }
+
+    #[test]
+    fn a_run_has_one_vote_whatever_its_rounds() {
+        let mut runs = runs(&[0, 1, 2]);
+        for (number, run) in runs.iter_mut().enumerate() {
+            run.metrics[0].values = vec![number as f64, 100.0, 50.0];
+        }
+        let name = runs[0].metrics[0].name.clone();
+        assert_eq!(values(&runs, &name), [50.0; 3]);
+        assert_eq!(values(&runs[2..], &name), [2.0, 100.0, 50.0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub mod series;
 mod spread;
 pub mod turns;
 
-pub use spread::Spread;
+pub use spread::{Spread, short};
 
 /// Writes the report of a run anew.
 pub fn render(dir: &std::path::Path) -> Result<(), String> {

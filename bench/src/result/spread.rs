@@ -33,12 +33,23 @@ impl Spread {
     }
 }
 
-/// As `median (min to max)`, with the digits that are asked for, or two.
+/// Six digits are more than a figure of a benchmark has.
+pub fn short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_string(),
+        0.0..1.0 => format!("{value:.4}"),
+        1.0..1_000.0 => format!("{value:.2}"),
+        1_000.0..1e6 => format!("{value:.0}"),
+        1e6..1e9 => format!("{:.2}M", value / 1e6),
+        _ => format!("{:.2}G", value / 1e9),
+    }
+}
+
+/// As `median (min to max)`.
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = f.precision().unwrap_or(2);
-        let Spread { median, min, max } = self;
-        write!(f, "{median:.digits$} ({min:.digits$} to {max:.digits$})")
+        let [median, min, max] = [self.median, self.min, self.max].map(short);
+        write!(f, "{median} ({min} to {max})")
     }
 }
 
@@ -58,9 +69,12 @@ mod tests {
     }
 
     #[test]
-    fn it_has_as_many_digits_as_are_asked_for() {
-        let spread = Spread::of([0.5, 1.0]);
-        assert_eq!(spread.to_string(), "0.75 (0.50 to 1.00)");
-        assert_eq!(format!("{spread:.1}"), "0.8 (0.5 to 1.0)");
+    fn it_is_written_short() {
+        let check = |values: [f64; 2], expected: &str| {
+            assert_eq!(Spread::of(values).to_string(), expected);
+        };
+        check([0.5, 1.0], "0.7500 (0.5000 to 1.00)");
+        check([4.5e8, 4.6e8], "455.00M (450.00M to 460.00M)");
+        check([0.0, 0.0], "0 (0 to 0)");
     }
 }

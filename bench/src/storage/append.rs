@@ -112,7 +112,7 @@ fn costs(side: &Side) -> Vec<Cost> {
     let count = |name: &str, count: u64| Cost::new(name, "count", count as f64);
     let mut costs = vec![
         // Bytes written to the disk (journal and segments) for each byte appended; each is copied once into what is written.
-        Cost::new("write_amplification", "ratio", write_amplification),
+        Cost::new("write_amplification", "bytes per byte", write_amplification),
         Cost::new(
             "cpu_seconds_per_gb",
             "s/GB",
@@ -187,7 +187,7 @@ fn figures(turns: &Turns) -> Vec<Figure> {
         ),
         Figure::new(
             "write_amplification",
-            "ratio",
+            "bytes per byte",
             Better::Lower,
             cost("write_amplification"),
         )

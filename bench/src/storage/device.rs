@@ -258,6 +258,44 @@ impl Files {
     }
 }
 
+/// Reads `bytes` once, rounded up to whole blocks, in pieces of up to 1 MiB in their order, one at a time.
+pub fn read_once(probe: &Probe, files: &Files, bytes: u64) -> Result<Measured, Broken> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let wanted = usize::try_from(bytes).unwrap_or(usize::MAX).max(1);
+    let size = wanted.min(PIECE_BYTES).next_multiple_of(ALIGNMENT);
+    let pieces = files.pieces(size as u64);
+    let count = wanted.div_ceil(size);
+    let mut memory = Aligned::new(size);
+    let meter = probe.meter(Direction::Consume);
+    for (file, position) in pieces.iter().cycle().take(count) {
+        probe.check()?;
+        let began = std::time::Instant::now();
+        file.read_exact_at(memory.bytes(), *position)?;
+        meter.record(began.elapsed(), size as u64);
+    }
+    Ok(meter.finish())
+}
+
+/// Memory that a disk can write to without a copy.
+struct Aligned {
+    memory: Vec<u8>,
+    size: usize,
+}
+
+impl Aligned {
+    fn new(size: usize) -> Aligned {
+        Aligned {
+            memory: vec![0; size + ALIGNMENT],
+            size,
+        }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let skip = self.memory.as_ptr().align_offset(ALIGNMENT);
+        &mut self.memory[skip..skip + self.size]
+    }
+}
+
 /// Reads pieces of `size` bytes in their order and round and round, each of `depth` threads one at a time, by the plainest system call there is.
 /// Blocks.
 pub fn read(
@@ -271,15 +309,13 @@ pub fn read(
     let next = AtomicUsize::new(0);
     let ends = std::time::Instant::now() + duration;
     let read_some = || {
-        let mut memory = vec![0_u8; size + ALIGNMENT];
-        let skip = memory.as_ptr().align_offset(ALIGNMENT);
-        let buffer = &mut memory[skip..skip + size];
+        let mut memory = Aligned::new(size);
         let meter = probe.meter(Direction::Consume);
         while std::time::Instant::now() < ends {
             probe.check()?;
             let (file, position) = pieces[next.fetch_add(1, Ordering::Relaxed) % pieces.len()];
             let began = std::time::Instant::now();
-            file.read_exact_at(buffer, position)?;
+            file.read_exact_at(memory.bytes(), position)?;
             meter.record(began.elapsed(), size as u64);
         }
         Ok::<_, Broken>(meter.finish())

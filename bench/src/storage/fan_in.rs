@@ -42,7 +42,7 @@ pub struct Plan {
     /// Rounds; both sides take turns within each
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Ends within 30 seconds: two rounds of one second
+    /// Ends within 30 seconds: two rounds of one second, and only the first two numbers of partitions
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -55,6 +55,7 @@ impl Plan {
     fn checked(mut self) -> Result<Plan, String> {
         if self.quick {
             (self.rounds, self.seconds) = (2, 1);
+            self.partitions.truncate(2);
         }
         for partitions in &self.partitions {
             within("--partitions", *partitions, 1..=COUNT_MAX)?;

@@ -13,7 +13,7 @@ use crate::{
     latency::Latencies,
     result::{
         folder::ResultFolder,
-        run::{Curve, Phase, RunResult, SCHEMA_VERSION, Target, Tool, Verdict},
+        run::{Curve, Phase, RunResult, SCHEMA_VERSION, Safety, Target, Tool, Verdict},
         series,
         turns::{Rounds, Side},
     },
@@ -26,13 +26,15 @@ pub struct Found {
     pub figures: Vec<Figure>,
     /// Why the figures do not mean what they say.
     pub invalid: Vec<String>,
+    /// When it was looked for what a kill lost.
+    pub safety: Option<Safety>,
 }
 
 impl From<Vec<Figure>> for Found {
     fn from(figures: Vec<Figure>) -> Found {
         Found {
             figures,
-            invalid: Vec::new(),
+            ..Found::default()
         }
     }
 }
@@ -85,6 +87,7 @@ pub fn finish(
         environment,
         target: Target {
             kind: "storage".to_string(),
+            client: Some("the engine in this process".to_string()),
             address: Some(ended.place.dir.display().to_string()),
             ..Target::default()
         },
@@ -111,7 +114,7 @@ pub fn finish(
             valid,
             interrupted: ended.interrupted,
             reasons,
-            safety: None,
+            safety: ended.found.safety,
         },
         details: Value::Null,
     };
@@ -180,13 +183,7 @@ fn print(result: &RunResult) {
     let figures = result.rounds.iter().flat_map(|rounds| &rounds.figures);
     let wide = figures.clone().map(|it| it.metric.len()).max().unwrap_or(0);
     for figure in figures {
-        let spread = figure.spread;
-        let digits = match spread.median.abs() {
-            100.0.. => 0,
-            1.0.. => 2,
-            _ => 4,
-        };
-        println!("{:wide$}  {spread:.digits$} {}", figure.metric, figure.unit);
+        println!("{:wide$}  {} {}", figure.metric, figure.spread, figure.unit);
     }
     result.verdict.print();
 }

@@ -77,6 +77,26 @@ pub fn remove(dir: &Path) -> Result<(), String> {
     fs::remove_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))
 }
 
+/// Files below it with this ending that have something in them; all of them without one. In their order.
+pub fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>, String> {
+    let said = |error: std::io::Error| format!("{}: {error}", dir.display());
+    let (mut found, mut dirs) = (Vec::new(), vec![dir.to_path_buf()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).map_err(said)? {
+            let entry = entry.map_err(said)?;
+            let (path, about) = (entry.path(), entry.metadata().map_err(said)?);
+            let ends = ending.is_empty() || path.extension().is_some_and(|it| it == ending);
+            if about.is_dir() {
+                dirs.push(path);
+            } else if ends && about.len() > 0 {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Near its reserve the engine refuses appends, so the run must not come to it.
 fn check_room(dir: &Path, planned_bytes: u64) -> Result<(), String> {
     let of_shard = dir.to_path_buf();

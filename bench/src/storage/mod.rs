@@ -1,6 +1,7 @@
 //! `forebay-bench storage`: the engine on a disk.
 //!
-//! Each command has a file of its own, which says what is asked and compared: `append`, `fan_in`, `mixed`, `partitions`, `read`. It turns its
+//! Each command has a file of its own, which says what is asked and compared: `append`, `fan_in`, `mixed`, `partitions`, `read`,
+//! `recovery`. It turns its
 //! options into turns of its sides, round by round, and their values into figures (`measured`). What they share: the run they are parts of
 //! (`session`, which hands each measurement a `probe`, and `finish`, which makes the result); the engine under test (`subject`) and the raw disk
 //! it is compared with (`device`); loads (`writers`, `backlog`) and the tasks they run in (`tasks`); what is counted besides time (`counters`);
@@ -18,6 +19,7 @@ mod mixed;
 mod partitions;
 mod probe;
 mod read;
+mod recovery;
 mod session;
 mod subject;
 mod tasks;
@@ -55,6 +57,13 @@ pub enum Command {
   forebay-bench storage read --quick
   forebay-bench storage read --sizes 65536,1048576 --depth 3 --out results/read")]
     Read(read::Plan),
+    /// How long a start takes after a kill, and what it reads, against what was appended before; and the raw device reading as many bytes
+    #[command(after_help = "Examples:
+  forebay-bench storage recovery --quick
+  forebay-bench storage recovery --dirty-mib 0,16,64,256 --log-mib 4096 --out results/recovery")]
+    Recovery(recovery::Plan),
+    #[command(hide = true)]
+    RecoveryVictim(recovery::Victim),
 }
 
 pub use counters::Counting;
@@ -66,5 +75,7 @@ pub fn run(command: &Command) -> Result<Exit, String> {
         Command::FanIn(plan) => fan_in::run(plan),
         Command::Mixed(plan) => mixed::run(plan),
         Command::Read(plan) => read::run(plan),
+        Command::Recovery(plan) => recovery::run(plan),
+        Command::RecoveryVictim(victim) => recovery::run_victim(victim),
     }
 }

@@ -4,7 +4,6 @@
 //! the size that the reader asks for, and in the pieces that the engine reads, whatever the reader asks for. Neither knows a page cache.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,7 +21,7 @@ use super::{
     backlog,
     counters::{Counters, Counts, cpu_seconds, device_reads},
     device::{self, Files},
-    folder::{BASE_BYTES, Place},
+    folder::{BASE_BYTES, Place, files},
     measured::{Figure, Measured, Taken, Turns},
     probe::{Broken, Probe},
     session::Session,
@@ -77,7 +76,7 @@ pub struct Plan {
     /// Rounds; the engine and the raw device take turns within each
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Ends within 30 seconds: two rounds of half a second and a log of 512 MiB
+    /// Ends within 30 seconds: two rounds of one second, the first and the last size, and a log of 512 MiB
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -90,6 +89,9 @@ impl Plan {
     fn checked(mut self) -> Result<Plan, String> {
         if self.quick {
             (self.rounds, self.seconds, self.backlog_mib) = (2, 1, 512);
+            let ends = [self.sizes.first(), self.sizes.last()];
+            self.sizes = ends.into_iter().flatten().copied().collect();
+            self.sizes.dedup();
         }
         within("--batch-bytes", self.batch_bytes, SMALL_BATCH_BYTES)?;
         for size in &self.sizes {
@@ -268,7 +270,8 @@ async fn write_log(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<(),
 
 async fn all_rounds(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<(), Broken> {
     let logs = Logs::open(&rt, &probe, &dir).await?;
-    let files = Arc::new(Files::open(&segments(&dir)?)?);
+    // Those of the log that is drained: the only one there is anything in.
+    let files = Arc::new(Files::open(&files(&dir, "log")?)?);
     println!(
         "log of {:.0} MiB in batches of {} B; raw reads {} in flight",
         files.total_bytes() as f64 / f64::from(1 << 20),
@@ -371,32 +374,13 @@ fn costs(bytes: u64, cpu: f64, counts: Counts, requests: Option<u64>) -> Vec<Cos
     let mut costs = vec![
         Cost::new("cpu_seconds_per_gb", "s/GB", cpu / (bytes as f64 / 1e9)),
         // Each copy goes into memory that is allocated for it, and so does each read.
-        Cost::new("allocated_bytes_per_byte", "ratio", allocated),
+        Cost::new("allocated_bytes_per_byte", "bytes per byte", allocated),
         per_mib("allocations", counts.allocations),
         per_mib("ring_entries", counts.ring_entries),
     ];
     // Of the disk, by all programs.
     costs.extend(requests.map(|requests| per_mib("device_reads", requests)));
     costs
-}
-
-/// Files of the log that is drained: the only one there is anything in.
-fn segments(dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let said = |error: std::io::Error| format!("{}: {error}", dir.display());
-    let (mut found, mut dirs) = (Vec::new(), vec![dir.to_path_buf()]);
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).map_err(said)? {
-            let entry = entry.map_err(said)?;
-            let (path, about) = (entry.path(), entry.metadata().map_err(said)?);
-            if about.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|it| it == "log") && about.len() > 0 {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 fn figures(turns: &Turns, size: usize) -> Vec<Figure> {

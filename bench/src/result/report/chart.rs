@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use crate::latency::heat_start;
+use crate::{latency::heat_start, result::Spread};
 
 /// Of the drawing, in its own units; the page scales it to what there is.
 const WIDTH: f64 = 760.0;
@@ -20,7 +20,7 @@ const POINTS_MAX: usize = 600;
 
 /// One line of a chart. A gap in the points is one in the line.
 pub struct Line {
-    pub name: &'static str,
+    pub name: String,
     /// Which of the page's colours, from 1.
     pub colour: u8,
     pub points: Vec<(f64, Option<f64>)>,
@@ -234,7 +234,7 @@ pub fn lines(title: &str, unit: Unit, log: bool, lines: &[Line], spans: &[Span])
         }
         false => upward(0.0, most * 1.05, false),
     };
-    let names: Vec<&str> = lines.iter().map(|line| line.name).collect();
+    let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
     let mut svg = open(
         title,
         &format!("{} over the seconds of the run", names.join(", ")),
@@ -256,13 +256,97 @@ pub fn lines(title: &str, unit: Unit, log: bool, lines: &[Line], spans: &[Span])
         let _ = write!(svg, "<path class=\"line c{}\" d=\"{path}\"/>", line.colour);
     }
     svg.push_str("</svg>");
-    svg + &legend(lines.iter().map(|line| (line.name, line.colour)))
+    svg + &legend(lines.iter().map(|line| (line.name.as_str(), line.colour)))
 }
 
 pub fn legend<'a>(names: impl Iterator<Item = (&'a str, u8)>) -> String {
     let keys = names
         .map(|(name, colour)| format!("<li><i class=\"key c{colour}\"></i>{}</li>", escape(name)));
     format!("<ul class=\"legend\">{}</ul>", keys.collect::<String>())
+}
+
+/// Values of one side at a few steps, such as rounds, each with its spread.
+pub struct Steps {
+    pub name: String,
+    /// Which of the page's colours, from 1.
+    pub colour: u8,
+    pub values: Vec<Option<Spread>>,
+}
+
+/// Lines over steps that have names. Values that lie far apart get a scale of powers.
+pub fn steps(title: &str, unit: Unit, labels: &[String], lines: &[Steps]) -> String {
+    /// The most over the least, from which on the small ones would not be seen.
+    const FAR_APART: f64 = 20.0;
+    let spreads = || lines.iter().flat_map(|line| line.values.iter().flatten());
+    let most = spreads().map(|it| it.max).fold(0.0, f64::max);
+    let positive = spreads().map(|it| it.min).filter(|value| *value > 0.0);
+    let least = positive.fold(f64::INFINITY, f64::min).min(most);
+    let y = match most > least * FAR_APART {
+        true => {
+            let power = |value: f64| 10_f64.powf(value);
+            upward(
+                power(least.log10().floor()),
+                power(most.log10().ceil()),
+                true,
+            )
+        }
+        false => Axis {
+            to: most * 1.05,
+            ..upward(0.0, 1.0, false)
+        },
+    };
+    let x = across(0.0, labels.len() as f64);
+    let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
+    let mut svg = open(
+        title,
+        &format!("{} at each of: {}", names.join(", "), labels.join(", ")),
+    );
+    // The steps have names, and stand between the ticks.
+    draw_axes(&mut svg, x, y, |_| String::new(), unit);
+    for (index, label) in labels.iter().enumerate() {
+        let _ = write!(
+            svg,
+            "<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            x.place(index as f64 + 0.5),
+            HEIGHT - 10.0,
+            escape(label),
+        );
+    }
+    for (number, line) in lines.iter().enumerate() {
+        draw_steps(&mut svg, x, y, line, aside(number, lines.len()));
+    }
+    svg.push_str("</svg>");
+    svg + &legend(lines.iter().map(|line| (line.name.as_str(), line.colour)))
+}
+
+/// How far a line stands from the middle of its step, so that the bars of several do not cover each other.
+fn aside(number: usize, of: usize) -> f64 {
+    0.5 + (number as f64 - (of as f64 - 1.0) / 2.0) * 0.06
+}
+
+fn draw_steps(svg: &mut String, x: Axis, y: Axis, line: &Steps, aside: f64) {
+    let (mut path, mut marks, mut pen) = (String::new(), String::new(), 'M');
+    for (index, value) in line.values.iter().enumerate() {
+        let Some(value) = value else {
+            pen = 'M';
+            continue;
+        };
+        let (at, middle) = (x.place(index as f64 + aside), y.place(value.median));
+        let _ = write!(path, "{pen}{at:.1} {middle:.1}");
+        pen = 'L';
+        let _ = write!(
+            marks,
+            "<path class=\"line c{0}\" d=\"M{at:.1} {1:.1}L{at:.1} {2:.1}\"/><circle class=\"c{0}\" cx=\"{at:.1}\" cy=\"{middle:.1}\" r=\"4\"/>",
+            line.colour,
+            y.place(value.min),
+            y.place(value.max),
+        );
+    }
+    let _ = write!(
+        svg,
+        "<path class=\"line thin c{}\" d=\"{path}\"/>{marks}",
+        line.colour
+    );
 }
 
 /// Of each stretch of points the least and the most stay, so that no peak is lost.
@@ -337,7 +421,7 @@ pub fn heat(title: &str, columns: &[HeatColumn]) -> String {
 pub type Quantile = (f64, u64);
 
 /// Latency over the share of operations, with each further nine as far apart as the one before.
-pub fn percentiles(title: &str, curves: &[(&'static str, u8, &[Quantile])]) -> String {
+pub fn percentiles(title: &str, curves: &[(&str, u8, &[Quantile])]) -> String {
     let nines = |part: f64| -(1.0 - part).max(1e-6).log10();
     let all = || curves.iter().flat_map(|(_, _, points)| points.iter());
     let most = all().map(|(_, micros)| *micros).max().unwrap_or(10) as f64;
@@ -406,6 +490,23 @@ mod tests {
         check(upward(0.0, 105.0, false), &[0.0, 50.0, 100.0]);
         check(upward(0.0, 4.2, false), &[0.0, 1.0, 2.0, 3.0, 4.0]);
         check(upward(10.0, 1e4, true), &[10.0, 100.0, 1_000.0, 10_000.0]);
+    }
+
+    #[test]
+    fn steps_have_a_mark_each_and_a_scale_that_shows_them() {
+        let line = |values: &[f64]| Steps {
+            name: "a < b".to_string(),
+            colour: 1,
+            values: values.iter().map(|it| Some(Spread::of([*it]))).collect(),
+        };
+        let labels = ["round 1", "round 2"].map(str::to_string);
+        let svg = steps("steps", Unit::Count, &labels, &[line(&[0.5, 0.6])]);
+        assert_eq!(svg.matches("<circle").count(), 2);
+        assert!(svg.contains("round 2") && svg.contains("a &lt; b"));
+        assert!(svg.contains(">0.2<") && !svg.contains(">0.01<"), "{svg}");
+        let far = steps("steps", Unit::Count, &labels, &[line(&[0.02, 11.0])]);
+        assert!(far.contains(">0.01<") && far.contains(">100<"), "{far}");
+        assert!(!steps("none", Unit::Count, &[], &[]).contains("NaN"));
     }
 
     #[test]

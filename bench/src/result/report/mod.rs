@@ -4,5 +4,6 @@
 pub mod chart;
 mod page;
 mod panels;
+mod rounds;
 
 pub use page::render;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     chart::{Unit, escape},
-    panels,
+    panels, rounds,
 };
 use crate::{
     latency::Latency,
@@ -34,9 +34,16 @@ pub fn render(result: &RunResult) -> String {
     page.push_str(&tiles(result));
     let _ = write!(
         page,
-        "<div class=\"charts\">{}</div><p></p>",
+        "<div class=\"charts\">{}{}</div><p></p>",
+        result
+            .rounds
+            .as_ref()
+            .map_or(String::new(), |it| rounds::charts(result, it)),
         panels::all(result)
     );
+    if let Some(it) = &result.rounds {
+        page.push_str(&rounds::tables(it));
+    }
     page.push_str(&phases(&result.phases));
     page.push_str(&metrics(&result.metrics));
     page.push_str(&details(result));
@@ -149,12 +156,13 @@ fn tiles(result: &RunResult) -> String {
             "memory of the broker, highest",
         ),
     ];
-    let tiles = shown.into_iter().filter_map(|(name, unit, text)| {
+    let shown = shown.into_iter().filter_map(|(name, unit, text)| {
         let value = value(name)?;
-        Some(format!(
-            "<div class=\"tile\"><b>{}</b><span>{text}</span></div>",
-            unit.text(value)
-        ))
+        Some((unit.text(value), text.to_string()))
+    });
+    let tiles = shown.chain(rounds::tiles(result)).map(|(value, text)| {
+        let text = escape(&text);
+        format!("<div class=\"tile\"><b>{value}</b><span>{text}</span></div>")
     });
     format!("<div class=\"tiles\">{}</div>", tiles.collect::<String>())
 }
@@ -246,11 +254,16 @@ fn details(result: &RunResult) -> String {
         ),
     ];
     let target = &result.target;
-    for (name, settings) in [
-        ("Settings of the client", &target.client_config),
-        ("Settings of the topic", &target.topic_config),
-        ("Settings of the broker", &target.broker_config),
-    ] {
+    let engine_config = result.rounds.as_ref().map(|it| &it.engine_config);
+    for (name, settings) in engine_config
+        .into_iter()
+        .map(|it| ("Settings of the engine", it))
+        .chain([
+            ("Settings of the client", &target.client_config),
+            ("Settings of the topic", &target.topic_config),
+            ("Settings of the broker", &target.broker_config),
+        ])
+    {
         if !settings.is_empty() {
             folded.push((format!("{name} ({})", settings.len()), table_of(settings)));
         }

@@ -23,17 +23,49 @@ pub fn all(result: &RunResult) -> String {
             end: phase.end_s,
         })
         .collect();
+    let words = Words::of(result);
     let panels = [
-        rates(series, &spans),
-        heat(series),
+        rates(series, &spans, &words),
+        heat(series, &words),
         percentiles(&result.curves),
-        latencies(series, &spans),
+        latencies(series, &spans, &words),
         backlog(series, &spans),
-        processor(series, &spans),
+        processor(series, &spans, &words),
         disk(series, &spans),
         memory(series, &spans),
     ];
     panels.into_iter().flatten().collect()
+}
+
+/// What things are called: a broker has producers and consumers, a disk is written and read.
+struct Words {
+    /// Rates are in bytes.
+    is_storage: bool,
+    produced: &'static str,
+    consumed: &'static str,
+    consumed_p99: &'static str,
+    client: &'static str,
+}
+
+impl Words {
+    fn of(result: &RunResult) -> Words {
+        match result.target.kind.as_str() {
+            "storage" => Words {
+                is_storage: true,
+                produced: "writes",
+                consumed: "reads",
+                consumed_p99: "reads p99",
+                client: "this process",
+            },
+            _ => Words {
+                is_storage: false,
+                produced: "produced records",
+                consumed: "consumed records",
+                consumed_p99: "end to end p99",
+                client: "client",
+            },
+        }
+    }
 }
 
 fn line(
@@ -47,7 +79,7 @@ fn line(
         .iter()
         .map(|second| (second.second as f64 + 0.5, of(second)));
     Line {
-        name,
+        name: name.to_string(),
         colour,
         points: points.collect(),
     }
@@ -104,7 +136,7 @@ fn numbers(unit: Unit, lines: &[Line]) -> String {
     }
     let names: String = lines
         .iter()
-        .map(|line| format!("<th>{}</th>", escape(line.name)))
+        .map(|line| format!("<th>{}</th>", escape(&line.name)))
         .collect();
     let each = if step > 1 {
         format!(", one second of {step}")
@@ -116,7 +148,19 @@ fn numbers(unit: Unit, lines: &[Line]) -> String {
     )
 }
 
-fn rates(series: &[Second], spans: &[Span]) -> Option<String> {
+fn rates(series: &[Second], spans: &[Span], words: &Words) -> Option<String> {
+    if words.is_storage {
+        let lines = vec![
+            line(words.produced, 1, series, |it| {
+                Some(it.produced.bytes as f64)
+            }),
+            line(words.consumed, 3, series, |it| {
+                Some(it.consumed.bytes as f64)
+            }),
+        ];
+        let caption = "Bytes a second of whichever side had its turn. Shaded: every other turn.";
+        return plotted("Throughput", caption, Unit::Bytes, false, lines, spans);
+    }
     let lines = vec![
         line("offered", 2, series, |it| Some(it.produced.offered as f64)),
         line("acknowledged", 1, series, |it| {
@@ -138,7 +182,7 @@ fn rates(series: &[Second], spans: &[Span]) -> Option<String> {
     )
 }
 
-fn heat(series: &[Second]) -> Option<String> {
+fn heat(series: &[Second], words: &Words) -> Option<String> {
     let side = |of: fn(&Second) -> &Vec<(u64, u64)>| {
         let columns: Vec<chart::HeatColumn> = series
             .iter()
@@ -150,8 +194,8 @@ fn heat(series: &[Second]) -> Option<String> {
             .then_some(columns)
     };
     let (columns, of) = match side(|it| &it.produced.heat) {
-        Some(columns) => (columns, "produced records"),
-        None => (side(|it| &it.consumed.heat)?, "consumed records"),
+        Some(columns) => (columns, words.produced),
+        None => (side(|it| &it.consumed.heat)?, words.consumed),
     };
     let title = "Latency over time";
     let caption = format!(
@@ -170,7 +214,7 @@ fn percentiles(curves: &[Curve]) -> Option<String> {
         ("produced, service", 2),
         ("consumed, planned", 3),
     ];
-    let curves: Vec<(&'static str, u8, &[chart::Quantile])> = drawn
+    let curves: Vec<(&str, u8, &[chart::Quantile])> = drawn
         .into_iter()
         .filter_map(|(name, colour)| {
             let curve = curves
@@ -179,14 +223,24 @@ fn percentiles(curves: &[Curve]) -> Option<String> {
             Some((name, colour, curve.points.as_slice()))
         })
         .collect();
-    if curves.is_empty() {
-        return None;
-    }
-    let title = "Percentiles";
+    let caption = "From the planned time, a wait behind a stalled system counts; service time does not see it.";
+    (!curves.is_empty()).then(|| percentile_panel("Percentiles", caption, &curves))
+}
+
+/// The longest curve has all parts; those of a shorter one are the first of them.
+pub fn percentile_panel(
+    title: &str,
+    caption: &str,
+    curves: &[(&str, u8, &[chart::Quantile])],
+) -> String {
+    let longest = curves
+        .iter()
+        .map(|(_, _, points)| points)
+        .max_by_key(|it| it.len());
     let mut rows = String::new();
-    for (index, (part, _)) in curves[0].2.iter().enumerate() {
+    for (index, (part, _)) in longest.into_iter().flat_map(|it| it.iter()).enumerate() {
         let _ = write!(rows, "<tr><td>{}%</td>", part * 100.0);
-        for (_, _, points) in &curves {
+        for (_, _, points) in curves {
             let micros = points.get(index).map_or(String::new(), |(_, micros)| {
                 Unit::Micros.text(*micros as f64)
             });
@@ -196,16 +250,18 @@ fn percentiles(curves: &[Curve]) -> Option<String> {
     }
     let names: String = curves
         .iter()
-        .map(|(name, _, _)| format!("<th>{name}</th>"))
+        .map(|(name, _, _)| format!("<th>{}</th>", escape(name)))
         .collect();
-    Some(format!(
-        "<section><h2>{title}</h2><p class=\"soft\">From the planned time, a wait behind a stalled system counts; service time does not see it.</p>{}\
+    format!(
+        "<section><h2>{}</h2><p class=\"soft\">{}</p>{}\
 <details><summary>Numbers</summary><div class=\"scroll\"><table><thead><tr><th>part</th>{names}</tr></thead><tbody>{rows}</tbody></table></div></details></section>",
-        chart::percentiles(title, &curves)
-    ))
+        escape(title),
+        escape(caption),
+        chart::percentiles(title, curves)
+    )
 }
 
-fn latencies(series: &[Second], spans: &[Span]) -> Option<String> {
+fn latencies(series: &[Second], spans: &[Span], words: &Words) -> Option<String> {
     let lines = vec![
         line("p50", 3, series, |it| {
             it.produced.planned.map(|it| it.p50_us as f64)
@@ -216,7 +272,7 @@ fn latencies(series: &[Second], spans: &[Span]) -> Option<String> {
         line("service p99", 2, series, |it| {
             it.produced.service.map(|it| it.p99_us as f64)
         }),
-        line("end to end p99", 4, series, |it| {
+        line(words.consumed_p99, 4, series, |it| {
             it.consumed.planned.map(|it| it.p99_us as f64)
         }),
         line("lateness of the generator p99", 5, series, |it| {
@@ -250,11 +306,11 @@ fn backlog(series: &[Second], spans: &[Span]) -> Option<String> {
     plotted("Backlog", &caption, Unit::Count, false, lines, spans)
 }
 
-fn processor(series: &[Second], spans: &[Span]) -> Option<String> {
+fn processor(series: &[Second], spans: &[Span], words: &Words) -> Option<String> {
     let core = |index: usize| move |it: &Second| it.machine.cores_busy.get(index).copied();
     let lines = vec![
         line("broker", 1, series, |it| it.machine.broker_cores),
-        line("client", 2, series, |it| Some(it.machine.client_cores)),
+        line(words.client, 2, series, |it| Some(it.machine.client_cores)),
         line("core 0", 3, series, core(0)),
         line("core 1", 4, series, core(1)),
     ];

@@ -178,6 +178,7 @@ pub fn run(plan: &Plan) -> Result<Exit, String> {
             .flat_map(|phase| figures(*phase, turns))
             .collect(),
         invalid: overrun(turns).into_iter().collect(),
+        ..Found::default()
     })
 }
 
@@ -264,12 +265,12 @@ mod tests {
             let figures = figures(phase, &turns);
             let figure = figures.iter().filter_map(Figure::result);
             let ratio = figure.clone().find(|it| it.name == "p99_ratio");
-            ratio.map(|it| format!("{:.1}", it.spread))
+            ratio.map(|it| it.spread)
         };
         assert_eq!(ratio(Phase::Alone), None);
         let drain = ratio(Phase::Drain).expect("a ratio");
-        assert_eq!(drain, "2.5 (2.0 to 3.0)");
+        assert_eq!(drain.to_string(), "2.50 (2.00 to 3.00)");
         let drain = ratio(Phase::DeviceDrain).expect("a ratio");
-        assert_eq!(drain, "5.0 (4.0 to 6.0)");
+        assert_eq!(drain.to_string(), "5.00 (4.00 to 6.00)");
     }
 }
