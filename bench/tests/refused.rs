@@ -28,7 +28,14 @@ fn refused(args: &[&str], why: &str) {
     assert!(output.stdout.is_empty(), "{args:?}");
 }
 
-const COMMANDS: [&str; 5] = ["append", "fan-in", "mixed", "partitions", "read"];
+const COMMANDS: [&str; 6] = [
+    "append",
+    "fan-in",
+    "mixed",
+    "partitions",
+    "read",
+    "recovery",
+];
 
 #[test]
 fn a_plan_that_makes_no_sense() {
@@ -51,6 +58,10 @@ fn a_plan_that_makes_no_sense() {
     check(
         "read --batch-bytes 0",
         "--batch-bytes must be between 256 and 1048576, and is 0",
+    );
+    check(
+        "recovery --log-mib 1",
+        "--log-mib must be between 16 and 18446744073709551615, and is 1",
     );
     check(
         "fan-in --partitions 16,0",
@@ -78,7 +89,7 @@ fn no_rounds_and_no_time() {
             &format!("{command} --rounds 0"),
             "--rounds must be between 1 and 10000, and is 0",
         );
-        if command != "partitions" {
+        if !["partitions", "recovery"].contains(&command) {
             check(
                 &format!("{command} --seconds 18446744073709551615"),
                 "--seconds must be between 1 and 3600, and is 18446744073709551615",
@@ -122,11 +133,13 @@ fn not_enough_room() {
     );
     check("partitions --load-mib 7", 1031);
     check("read --backlog-mib 256", 1280);
+    check("recovery --log-mib 100 --dirty-mib 3,4 --rounds 2", 1138);
     // More than can be counted is not taken for little.
     let most = u64::MAX;
     check(&format!("read --backlog-mib {most}"), most >> 20);
     check(&format!("mixed --backlog-mib {most}"), most >> 20);
     check(&format!("partitions --load-mib {most}"), most >> 20);
+    check(&format!("recovery --dirty-mib {most}"), most >> 20);
 }
 
 #[test]

@@ -71,7 +71,7 @@ const DEVICES: [(&str, Blocks, bool); 3] = [
     ("device", Blocks::Old, false),
     // With the work for each batch that no broker can leave out, on the same core.
     ("device with checks", Blocks::Old, true),
-    ("device, new blocks", Blocks::New, false),
+    ("device new blocks", Blocks::New, false),
 ];
 
 /// One side after the other, in a folder of their own.
@@ -164,7 +164,7 @@ fn figures(turns: &Turns) -> Vec<Figure> {
             "device_new_blocks_ratio",
             Better::Higher,
             &engine,
-            &rates("device, new blocks"),
+            &rates("device new blocks"),
         ),
         Figure::new(
             "bytes_per_second",

@@ -319,7 +319,7 @@ impl Turn {
         match self {
             Turn::Engine => "engine",
             Turn::Device => "device",
-            Turn::DevicePieces => "device, pieces",
+            Turn::DevicePieces => "device pieces",
             Turn::Hot => "from memory",
         }
     }

@@ -33,10 +33,10 @@ pub struct Session {
 impl Session {
     /// On a disk that must have room for what the run writes. A run whose result could not be written is not begun.
     pub fn begin(place: &Place, planned_bytes: u64) -> Result<Session, String> {
-        let folder = place.folder(planned_bytes)?;
-        let out = place.out.as_deref().map(ResultFolder::create).transpose()?;
         let stop = Stop::new();
         stop.on_signals().map_err(|error| error.to_string())?;
+        let folder = place.folder(planned_bytes)?;
+        let out = place.out.as_deref().map(ResultFolder::create).transpose()?;
         let started = Started::now();
         let disk = Some(folder.path()).filter(|dir| Disk::of(dir).is_some());
         let sampler = Sampler::new(None, disk)?;

@@ -27,11 +27,9 @@ pub fn tiles(result: &RunResult) -> Vec<(String, String)> {
     };
     let tile = |figure: &Figure| {
         let unit = unit(&figure.unit);
-        let case = figure.case.iter().map(|case| format!(", {case}"));
         let text = format!(
-            "{}{} ({} to {})",
-            words(&figure.name),
-            case.collect::<String>(),
+            "{} ({} to {})",
+            full_name(figure),
             unit.text(figure.spread.min),
             unit.text(figure.spread.max)
         );
@@ -58,6 +56,11 @@ fn unit(name: &str) -> Unit {
 /// A name of `result.json` for the eye.
 fn words(name: &str) -> String {
     name.replace('_', " ")
+}
+
+fn full_name(figure: &Figure) -> String {
+    let case = figure.case.iter().map(|case| format!(", {case}"));
+    words(&figure.name) + &case.collect::<String>()
 }
 
 pub fn charts(result: &RunResult, rounds: &Rounds) -> String {
@@ -285,14 +288,12 @@ pub fn tables(rounds: &Rounds) -> String {
     let rows = rounds.figures.iter().map(|it| {
         let unit_of = unit(&it.unit);
         let cells = [it.spread.median, it.spread.min, it.spread.max].map(|it| unit_of.text(it));
-        let case = it.case.clone().unwrap_or_default();
-        let cells = [escape(&case)]
-            .into_iter()
-            .chain(cells)
-            .chain([escape(&it.unit)]);
-        row(&escape(&words(&it.name)), cells)
+        row(
+            &escape(&full_name(it)),
+            cells.into_iter().chain([escape(&it.unit)]),
+        )
     });
-    let heads = ["case", "median", "least", "most", "unit"].map(str::to_string);
+    let heads = ["median", "least", "most", "unit"].map(str::to_string);
     let _ = write!(
         tables,
         "<section><h2>Figures over all rounds</h2>{}</section>",
