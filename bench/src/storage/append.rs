@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     device::{self, Blocks, Content},
-    folder::{BASE_BYTES, Place, remove},
+    folder::{BASE_BYTES, RunOptions, remove},
     measured::{Figure, Measured, Taken, Turns},
     probe::Broken,
     session::Session,
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     exit::Exit,
-    limits::{ROUNDS_MAX, within},
     result::{run::Better, turns::Cost},
 };
 
@@ -29,25 +28,19 @@ pub struct Plan {
     #[command(flatten)]
     #[serde(flatten)]
     load: Load,
-    /// Rounds; engine and device take turns within each
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Ends within 30 seconds: three rounds of one second
-    #[arg(long)]
-    quick: bool,
     #[command(flatten)]
     #[serde(flatten)]
-    place: Place,
+    run: RunOptions,
 }
 
 impl Plan {
     /// As it is run, if it can be.
     fn checked(mut self) -> Result<Plan, String> {
-        if self.quick {
-            self.rounds = 3;
+        if self.run.quick {
+            self.run.rounds = 3;
             (self.load.seconds, self.load.warm_up_seconds) = (1, 1);
         }
-        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        self.run.check()?;
         self.load.check()?;
         Ok(self)
     }
@@ -59,8 +52,8 @@ impl Plan {
 
 pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
-    let session = Session::begin(&plan.place, BASE_BYTES)?;
-    let ended = (0..plan.rounds).try_for_each(|number| round(&plan, number, &session));
+    let session = Session::begin(&plan.run, BASE_BYTES)?;
+    let ended = (0..plan.run.rounds).try_for_each(|number| round(&plan, number, &session));
     session.finish("storage append", &plan, ended, |turns| {
         figures(turns).into()
     })

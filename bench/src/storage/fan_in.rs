@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     device::{self, Blocks, Content},
-    folder::{BASE_BYTES, Place, remove},
+    folder::{BASE_BYTES, RunOptions, remove},
     measured::{Figure, Measured, Taken, Turns},
     probe::{Broken, Meter, Probe},
     session::Session,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     exit::Exit,
-    limits::{COUNT_MAX, ROUNDS_MAX, SECONDS_MAX, SMALL_BATCH_BYTES, within},
+    limits::{COUNT_MAX, SECONDS_MAX, SMALL_BATCH_BYTES, within},
     result::{run::Better, turns::Cost},
     run::Direction,
 };
@@ -39,22 +39,16 @@ pub struct Plan {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Rounds; both sides take turns within each
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Ends within 30 seconds: two rounds of one second, and only the first two numbers of partitions
-    #[arg(long)]
-    quick: bool,
     #[command(flatten)]
     #[serde(flatten)]
-    place: Place,
+    run: RunOptions,
 }
 
 impl Plan {
     /// As it is run, if it can be.
     fn checked(mut self) -> Result<Plan, String> {
-        if self.quick {
-            (self.rounds, self.seconds) = (2, 1);
+        if self.run.quick {
+            (self.run.rounds, self.seconds) = (2, 1);
             self.partitions.truncate(2);
         }
         for partitions in &self.partitions {
@@ -62,14 +56,14 @@ impl Plan {
         }
         within("--size-bytes", self.size_bytes, SMALL_BATCH_BYTES)?;
         within("--seconds", self.seconds, 1..=SECONDS_MAX)?;
-        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        self.run.check()?;
         Ok(self)
     }
 }
 
 pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
-    let session = Session::begin(&plan.place, BASE_BYTES)?;
+    let session = Session::begin(&plan.run, BASE_BYTES)?;
     let ended = all_rounds(&plan, &session);
     session.finish("storage fan-in", &plan, ended, |turns| {
         let figures = plan.partitions.iter().flat_map(|it| figures(turns, *it));
@@ -78,7 +72,7 @@ pub fn run(plan: &Plan) -> Result<Exit, String> {
 }
 
 fn all_rounds(plan: &Plan, session: &Session) -> Result<(), Broken> {
-    for number in 0..plan.rounds {
+    for number in 0..plan.run.rounds {
         for &partitions in &plan.partitions {
             round(plan, partitions, number, session)?;
         }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    folder::Place,
+    folder::RunOptions,
     measured::{Figure, Taken, Turns},
     probe::Gathered,
 };
@@ -41,7 +41,7 @@ impl From<Vec<Figure>> for Found {
 
 /// All that a result is made of.
 pub struct Ended {
-    pub place: Place,
+    pub options: RunOptions,
     pub started: Started,
     pub seconds: f64,
     pub interrupted: bool,
@@ -73,13 +73,13 @@ pub fn finish(
     let valid = reasons.is_empty();
     reasons.extend(ended.started.jump());
     let started_at = ended.started.at();
-    let environment = ended.started.environment(Some(&ended.place.dir));
+    let environment = ended.started.environment(Some(&ended.options.dir));
     reasons.extend(environment.notes());
     let result = RunResult {
         schema_version: SCHEMA_VERSION,
         tool: Tool::this(),
         command: command.to_string(),
-        label: ended.place.label.clone(),
+        label: ended.options.label.clone(),
         run_id: format!("{:08x}", run_id()),
         started_at,
         seconds: ended.seconds,
@@ -88,7 +88,7 @@ pub fn finish(
         target: Target {
             kind: "storage".to_string(),
             client: Some("the engine in this process".to_string()),
-            address: Some(ended.place.dir.display().to_string()),
+            address: Some(ended.options.dir.display().to_string()),
             ..Target::default()
         },
         phases: turns.0.iter().map(phase).collect(),

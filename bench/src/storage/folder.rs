@@ -10,13 +10,20 @@ use forebay_engine::SpaceConfig;
 use serde::Serialize;
 
 use super::subject::on_one_shard;
+use crate::limits::{ROUNDS_MAX, within};
 
 /// The engine's journals, and files of the raw device.
 pub const BASE_BYTES: u64 = 1 << 30;
 
 /// What every measurement of a disk asks for.
 #[derive(Clone, Debug, Args, Serialize)]
-pub struct Place {
+pub struct RunOptions {
+    /// Rounds; the sides take turns within each
+    #[arg(long, default_value_t = 5)]
+    pub rounds: u32,
+    /// Ends within 30 seconds: two or three short rounds, and fewer and smaller logs
+    #[arg(long)]
+    pub quick: bool,
     /// Directory on the disk to measure; a folder of our own is made in it and removed
     #[arg(long, default_value = ".")]
     #[serde(skip)]
@@ -31,7 +38,11 @@ pub struct Place {
     pub label: Option<String>,
 }
 
-impl Place {
+impl RunOptions {
+    pub fn check(&self) -> Result<(), String> {
+        within("--rounds", self.rounds, 1..=ROUNDS_MAX)
+    }
+
     /// A folder for what the run writes, for which there must be room.
     pub fn folder(&self, planned_bytes: u64) -> Result<Folder, String> {
         Folder::create(&self.dir, planned_bytes)

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::{
     counters::cpu_seconds,
-    folder::{BASE_BYTES, Place, remove},
+    folder::{BASE_BYTES, RunOptions, remove},
     measured::{Figure, Measured, Taken, Turns},
     probe::{Broken, Meter, Probe},
     session::Session,
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     exit::Exit,
-    limits::{BATCH_BYTES, COUNT_MAX, ROUNDS_MAX, mib, within},
+    limits::{BATCH_BYTES, COUNT_MAX, mib, within},
     result::{run::Better, turns::Cost},
     run::Direction,
 };
@@ -64,29 +64,23 @@ pub struct Plan {
     load_mib: u64,
     #[arg(long, value_enum, default_value_t = DurabilityArg::Persisted)]
     durability: DurabilityArg,
-    /// Rounds; few and many take turns within each
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Ends within 30 seconds: two rounds of a quarter of the load, and 2,000 logs
-    #[arg(long)]
-    quick: bool,
     #[command(flatten)]
     #[serde(flatten)]
-    place: Place,
+    run: RunOptions,
 }
 
 impl Plan {
     /// As it is run, if it can be.
     fn checked(mut self) -> Result<Plan, String> {
-        if self.quick {
-            (self.rounds, self.load_mib, self.many) = (2, 256, 2_000);
+        if self.run.quick {
+            (self.run.rounds, self.load_mib, self.many) = (2, 256, 2_000);
         }
         within("--many", self.many, 1..=COUNT_MAX)?;
         within("--few", self.few, 1..=COUNT_MAX)?;
         within("--writers", self.writers, 1..=COUNT_MAX)?;
         within("--size-bytes", self.size_bytes, BATCH_BYTES)?;
         within("--load-mib", self.load_mib, 1..=u64::MAX)?;
-        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        self.run.check()?;
         Ok(self)
     }
 }
@@ -136,7 +130,7 @@ struct Life {
 pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
     let planned_bytes = BASE_BYTES.saturating_add(mib(plan.load_mib));
-    let session = Session::begin(&plan.place, planned_bytes)?;
+    let session = Session::begin(&plan.run, planned_bytes)?;
     let mut life = None;
     let ended = all_rounds(&plan, &session, &mut life);
     session.finish("storage partitions", &plan, ended, |turns| {
@@ -149,7 +143,7 @@ pub fn run(plan: &Plan) -> Result<Exit, String> {
 fn all_rounds(plan: &Plan, session: &Session, life: &mut Option<Life>) -> Result<(), Broken> {
     *life = Some(live(plan, session)?);
     let sides = [(FEW, plan.few), (MANY, plan.many)];
-    for number in 0..plan.rounds {
+    for number in 0..plan.run.rounds {
         // The first one is not always the same.
         for step in 0..sides.len() {
             let (side, logs) = sides[(number as usize + step) % sides.len()];

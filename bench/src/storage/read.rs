@@ -21,7 +21,7 @@ use super::{
     backlog,
     counters::{Counters, Counts, cpu_seconds, device_reads},
     device::{self, Files},
-    folder::{BASE_BYTES, Place, files},
+    folder::{BASE_BYTES, RunOptions, files},
     measured::{Figure, Measured, Taken, Turns},
     probe::{Broken, Probe},
     session::Session,
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     exit::Exit,
-    limits::{ROUNDS_MAX, SECONDS_MAX, SMALL_BATCH_BYTES, mib, within},
+    limits::{SECONDS_MAX, SMALL_BATCH_BYTES, mib, within},
     result::{run::Better, turns::Cost},
     run::Direction,
 };
@@ -73,22 +73,16 @@ pub struct Plan {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Rounds; the engine and the raw device take turns within each
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Ends within 30 seconds: two rounds of one second, the first and the last size, and a log of 512 MiB
-    #[arg(long)]
-    quick: bool,
     #[command(flatten)]
     #[serde(flatten)]
-    place: Place,
+    run: RunOptions,
 }
 
 impl Plan {
     /// As it is run, if it can be.
     fn checked(mut self) -> Result<Plan, String> {
-        if self.quick {
-            (self.rounds, self.seconds, self.backlog_mib) = (2, 1, 512);
+        if self.run.quick {
+            (self.run.rounds, self.seconds, self.backlog_mib) = (2, 1, 512);
             let ends = [self.sizes.first(), self.sizes.last()];
             self.sizes = ends.into_iter().flatten().copied().collect();
             self.sizes.dedup();
@@ -105,7 +99,7 @@ impl Plan {
             SEGMENT_BYTES >> 20..=u64::MAX,
         )?;
         within("--seconds", self.seconds, 1..=SECONDS_MAX)?;
-        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        self.run.check()?;
         Ok(self)
     }
 }
@@ -124,7 +118,7 @@ fn check_read_bytes(option: &str, bytes: usize) -> Result<(), String> {
 pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
     let planned_bytes = BASE_BYTES.saturating_add(mib(plan.backlog_mib));
-    let session = Session::begin(&plan.place, planned_bytes)?;
+    let session = Session::begin(&plan.run, planned_bytes)?;
     let dir = session.make("engine")?;
     let ended = write_and_read(&plan, &session, &dir);
     session.finish("storage read", &plan, ended, |turns| {
@@ -289,7 +283,7 @@ async fn all_rounds(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<()
     };
     // Memory is touched for the first time.
     bench.side(Turn::Engine, plan.piece_bytes).await?;
-    for round in 0..plan.rounds {
+    for round in 0..plan.run.rounds {
         for &size in &plan.sizes {
             for step in 0..TURNS.len() {
                 let turn = TURNS[(round as usize + step) % TURNS.len()];

@@ -30,7 +30,7 @@ use super::{
     counters::{Counters, cpu_seconds},
     device::{self, Files},
     finish::Found,
-    folder::{BASE_BYTES, Place, files},
+    folder::{BASE_BYTES, RunOptions, files},
     measured::{Figure, Measured, Taken, Turns},
     probe::{Broken, Probe},
     session::Session,
@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     exit::Exit,
-    limits::{ROUNDS_MAX, SMALL_BATCH_BYTES, mib, within},
+    limits::{SMALL_BATCH_BYTES, mib, within},
     result::{
         run::{Better, Safety},
         turns::Cost,
@@ -65,29 +65,23 @@ pub struct Plan {
     /// Bytes of one record batch
     #[arg(long, default_value_t = 65_536)]
     batch_bytes: usize,
-    /// Rounds; each has every size
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Ends within 30 seconds: two rounds on a log of 256 MiB
-    #[arg(long)]
-    quick: bool,
     #[command(flatten)]
     #[serde(flatten)]
-    place: Place,
+    run: RunOptions,
 }
 
 impl Plan {
     /// As it is run, if it can be.
     fn checked(mut self) -> Result<Plan, String> {
-        if self.quick {
-            (self.rounds, self.log_mib) = (2, 256);
+        if self.run.quick {
+            (self.run.rounds, self.log_mib) = (2, 256);
         }
         for dirty in &self.dirty_mib {
             within("--dirty-mib", *dirty, 0..=u64::MAX)?;
         }
         within("--log-mib", self.log_mib, LOG_MIB_MIN..=u64::MAX)?;
         within("--batch-bytes", self.batch_bytes, SMALL_BATCH_BYTES)?;
-        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        self.run.check()?;
         Ok(self)
     }
 
@@ -97,7 +91,7 @@ impl Plan {
             .dirty_mib
             .iter()
             .fold(0_u64, |sum, it| sum.saturating_add(*it));
-        let grown = dirty.saturating_mul(u64::from(self.rounds));
+        let grown = dirty.saturating_mul(u64::from(self.run.rounds));
         BASE_BYTES.saturating_add(mib(self.log_mib.saturating_add(grown)))
     }
 }
@@ -168,7 +162,7 @@ const DEVICE: &str = "device";
 
 pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
-    let session = Session::begin(&plan.place, plan.planned_bytes())?;
+    let session = Session::begin(&plan.run, plan.planned_bytes())?;
     let dir = session.make("engine")?;
     let ended = all_rounds(&plan, &session, &dir);
     session.finish("storage recovery", &plan, ended, |turns| Found {
@@ -191,7 +185,7 @@ fn all_rounds(plan: &Plan, session: &Session, dir: &Path) -> Result<(), Broken> 
         Ok::<_, Broken>(subject::close(&engine).await?)
     })?;
     let probe = session.probe();
-    for number in 0..plan.rounds {
+    for number in 0..plan.run.rounds {
         for &dirty in &plan.dirty_mib {
             let end = write_and_be_killed(&probe, plan, dir, mib(dirty))?;
             drop_caches(dir)?;

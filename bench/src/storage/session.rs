@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     finish::{self, Found},
-    folder::{Folder, Place},
+    folder::{Folder, RunOptions},
     measured::Turns,
     probe::{Broken, Probe},
 };
@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub struct Session {
-    place: Place,
+    options: RunOptions,
     folder: Folder,
     out: Option<ResultFolder>,
     started: Started,
@@ -32,11 +32,15 @@ pub struct Session {
 
 impl Session {
     /// On a disk that must have room for what the run writes. A run whose result could not be written is not begun.
-    pub fn begin(place: &Place, planned_bytes: u64) -> Result<Session, String> {
+    pub fn begin(options: &RunOptions, planned_bytes: u64) -> Result<Session, String> {
         let stop = Stop::new();
         stop.on_signals().map_err(|error| error.to_string())?;
-        let folder = place.folder(planned_bytes)?;
-        let out = place.out.as_deref().map(ResultFolder::create).transpose()?;
+        let folder = options.folder(planned_bytes)?;
+        let out = options
+            .out
+            .as_deref()
+            .map(ResultFolder::create)
+            .transpose()?;
         let started = Started::now();
         let disk = Some(folder.path()).filter(|dir| Disk::of(dir).is_some());
         let sampler = Sampler::new(None, disk)?;
@@ -45,7 +49,7 @@ impl Session {
         let quiet = Live::new(true, Vec::new());
         let (collector, slices) = Collector::start(clock, sampler, quiet);
         Ok(Session {
-            place: place.clone(),
+            options: options.clone(),
             folder,
             out,
             started,
@@ -77,7 +81,7 @@ impl Session {
             Err(Broken::Failed(why)) => return Err(why),
         };
         let Session {
-            place,
+            options,
             folder,
             out,
             started,
@@ -92,7 +96,7 @@ impl Session {
         let collected = collector.finish();
         let found = find(&gathered.turns);
         let ended = finish::Ended {
-            place,
+            options,
             started,
             seconds,
             interrupted,

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     finish::Found,
-    folder::{BASE_BYTES, Place},
+    folder::{BASE_BYTES, RunOptions},
     measured::{Figure, Measured, Taken, Turns},
     probe::{Broken, Probe},
     session::Session,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     exit::Exit,
-    limits::{BATCH_BYTES, COUNT_MAX, ROUNDS_MAX, SECONDS_MAX, mib, within},
+    limits::{BATCH_BYTES, COUNT_MAX, SECONDS_MAX, mib, within},
     result::run::Better,
 };
 use run::Run;
@@ -59,22 +59,16 @@ pub struct Plan {
     /// Seconds of each phase
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Rounds; the phases take turns within each, and the first one moves on
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Ends within 30 seconds: two rounds of one second and a small backlog
-    #[arg(long)]
-    quick: bool,
     #[command(flatten)]
     #[serde(flatten)]
-    place: Place,
+    run: RunOptions,
 }
 
 impl Plan {
     /// As it is run, if it can be.
     fn checked(mut self) -> Result<Plan, String> {
-        if self.quick {
-            (self.rounds, self.seconds, self.backlog_mib) = (2, 1, 512);
+        if self.run.quick {
+            (self.run.rounds, self.seconds, self.backlog_mib) = (2, 1, 512);
         }
         within("--size-bytes", self.size_bytes, BATCH_BYTES)?;
         within(
@@ -91,7 +85,7 @@ impl Plan {
         within("--readers", self.readers, 0..=COUNT_MAX)?;
         within("--segment-mib", self.segment_mib, 1..=SEGMENT_MIB_MAX)?;
         within("--seconds", self.seconds, 1..=SECONDS_MAX)?;
-        within("--rounds", self.rounds, 1..=ROUNDS_MAX)?;
+        self.run.check()?;
         Ok(self)
     }
 
@@ -164,7 +158,7 @@ const OVERRUN: &str = "overrun";
 
 pub fn run(plan: &Plan) -> Result<Exit, String> {
     let plan = plan.clone().checked()?;
-    let session = Session::begin(&plan.place, plan.planned_bytes())?;
+    let session = Session::begin(&plan.run, plan.planned_bytes())?;
     let dir = session.make("engine")?;
     println!(
         "{} B batches, {} a second on {} partitions, persisted; backlog {} MiB, {} readers",
@@ -183,7 +177,7 @@ pub fn run(plan: &Plan) -> Result<Exit, String> {
 }
 
 async fn all_rounds(rt: Rt, probe: Probe, plan: Plan, dir: PathBuf) -> Result<(), Broken> {
-    let rounds = plan.rounds;
+    let rounds = plan.run.rounds;
     let run = Run::open(rt, probe.clone(), plan, dir).await?;
     run.fill_backlog().await?;
     // Memory is touched for the first time, and files grow into their first blocks.
