@@ -258,16 +258,16 @@ impl Files {
     }
 }
 
-/// Reads `bytes` once, rounded up to whole blocks, in pieces of up to 1 MiB in their order, one at a time.
+/// Reads the last `bytes`, rounded up to whole pieces of up to 1 MiB, in their order, one at a time.
 pub fn read_once(probe: &Probe, files: &Files, bytes: u64) -> Result<Measured, Broken> {
     const PIECE_BYTES: usize = 1 << 20;
     let wanted = usize::try_from(bytes).unwrap_or(usize::MAX).max(1);
     let size = wanted.min(PIECE_BYTES).next_multiple_of(ALIGNMENT);
     let pieces = files.pieces(size as u64);
-    let count = wanted.div_ceil(size);
+    let last = pieces.len().saturating_sub(wanted.div_ceil(size));
     let mut memory = Aligned::new(size);
     let meter = probe.meter(Direction::Consume);
-    for (file, position) in pieces.iter().cycle().take(count) {
+    for (file, position) in &pieces[last..] {
         probe.check()?;
         let began = std::time::Instant::now();
         file.read_exact_at(memory.bytes(), *position)?;

@@ -2,7 +2,7 @@
 //!
 //! A process of its own opens a log, appends so many bytes in durable batches, and kills itself (SIGKILL) as soon as the last of them was
 //! acknowledged. Then nothing of the files stays in the page cache, and the engine is opened again, up to the moment at which appends may come.
-//! Nothing acknowledged may be missing. Beside it the raw device reads as many bytes as the recovery read, from the same files, in their order.
+//! Nothing acknowledged may be missing. Beside it the raw device reads as many bytes as the recovery read, the last of the log in their order.
 //!
 //! Bytes that were appended since the start are *dirty* here, as far as an end without notice is concerned; the engine's checkpoints keep what has
 //! to be read far below them.

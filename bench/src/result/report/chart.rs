@@ -41,6 +41,8 @@ pub enum Unit {
     Bytes,
     Micros,
     Seconds,
+    /// Seconds that may be a small part of one.
+    Duration,
     Part,
 }
 
@@ -55,6 +57,7 @@ impl Unit {
             Unit::Count => scaled(&[(1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]),
             Unit::Bytes => scaled(&[(1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1.0, " B")]),
             Unit::Micros => scaled(&[(1e6, " s"), (1e3, " ms"), (1.0, " us")]),
+            Unit::Duration => scaled(&[(1.0, " s"), (1e-3, " ms"), (1e-6, " us")]),
             Unit::Seconds => format!("{} s", plain(value)),
             Unit::Part => format!("{}%", plain(value * 100.0)),
         }
@@ -443,6 +446,8 @@ pub fn percentiles(title: &str, curves: &[(&str, u8, &[Quantile])]) -> String {
         "Latency that this part of all operations stays within.",
     );
     let label = |at: f64| match at.round() as u32 {
+        // Between two nines.
+        _ if at.fract() != 0.0 => String::new(),
         0 => "0".to_string(),
         1 => "90%".to_string(),
         2 => "99%".to_string(),
@@ -482,6 +487,9 @@ mod tests {
         check(Unit::Micros, 25_300.0, "25.3 ms");
         check(Unit::Micros, 2e6, "2 s");
         check(Unit::Part, 0.25, "25%");
+        check(Unit::Duration, 0.0655, "65.5 ms");
+        check(Unit::Duration, 3.0, "3 s");
+        check(Unit::Duration, 0.0, "0 us");
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn unit(name: &str) -> Unit {
     match name {
         "bytes" | "bytes/s" => Unit::Bytes,
         "us" => Unit::Micros,
-        "s" => Unit::Seconds,
+        "s" => Unit::Duration,
         "part" => Unit::Part,
         _ => Unit::Count,
     }
@@ -279,7 +279,9 @@ fn percentiles(curves: &[Curve]) -> String {
             .collect();
         super::panels::percentile_panel(&title, caption, &drawn)
     };
-    charts.into_iter().map(chart).collect()
+    // A side alone has nothing beside it, and is in the tables.
+    let charts = charts.into_iter().filter(|(_, curves)| curves.len() > 1);
+    charts.map(chart).collect()
 }
 
 /// The figures, what each side took besides time, and every turn.
