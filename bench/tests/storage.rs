@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,10 +44,15 @@ impl Folder {
         command
     }
 
+    /// What a run has there.
+    fn data(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.0.join("data")).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.collect()
+    }
+
     fn check_nothing_is_left(&self) {
-        let left = fs::read_dir(self.0.join("data")).expect("a folder");
-        let left: Vec<_> = left.map(|entry| entry.expect("an entry").path()).collect();
-        assert_eq!(left, Vec::<PathBuf>::new());
+        assert_eq!(self.data(), Vec::<PathBuf>::new());
     }
 }
 
@@ -165,6 +171,34 @@ fn a_signal_ends_a_run_in_order() {
         );
         let sides = result["rounds"]["sides"].as_array().expect("sides");
         assert!(!sides.is_empty(), "{args}: what was measured is kept");
+    }
+}
+
+/// While logs are still filled there is nothing to report, and nothing stays all the same.
+#[test]
+fn a_signal_before_the_first_turn() {
+    for args in [COMMANDS[4], COMMANDS[5]] {
+        let folder = Folder::new(&format!("early-{}", name(args)));
+        let args = args
+            .replace("--backlog-mib 256", "--backlog-mib 4096")
+            .replace("--log-mib 16", "--log-mib 4096");
+        let mut child = folder
+            .command(&args, "run")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program can be started");
+        let began = Instant::now();
+        while folder.data().is_empty() && began.elapsed() < Duration::from_secs(60) {
+            std::thread::yield_now();
+        }
+        kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+        let status = child.wait().expect("it ends");
+        assert_eq!(status.code(), Some(130), "{args}");
+        folder.check_nothing_is_left();
+        let result = result_of(&folder.out("run"));
+        assert_eq!(result["verdict"]["interrupted"], true, "{args}");
+        assert_eq!(result["metrics"], Value::Array(Vec::new()), "{args}");
     }
 }
 

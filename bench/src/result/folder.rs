@@ -22,12 +22,17 @@ pub const REPORT_FILE: &str = "report.html";
 
 /// A folder that results go to, made before the run begins: a run whose result could not be written is not begun.
 #[derive(Clone, Debug)]
-pub struct ResultFolder(PathBuf);
+pub struct ResultFolder {
+    dir: PathBuf,
+    /// Made for this run.
+    is_new: bool,
+}
 
 impl ResultFolder {
     /// New, or empty of results: nothing is overwritten.
     pub fn create(dir: &Path) -> Result<ResultFolder, String> {
         let said = |error: io::Error| format!("--out {}: {error}", dir.display());
+        let is_new = !dir.exists();
         fs::create_dir_all(dir).map_err(said)?;
         if dir.join(RESULT_FILE).exists() {
             return Err(format!(
@@ -35,18 +40,31 @@ impl ResultFolder {
                 dir.display()
             ));
         }
-        Ok(ResultFolder(dir.to_path_buf()))
+        Ok(ResultFolder {
+            dir: dir.to_path_buf(),
+            is_new,
+        })
     }
 
     /// Of a run that is over.
     pub fn existing(dir: &Path) -> ResultFolder {
-        ResultFolder(dir.to_path_buf())
+        ResultFolder {
+            dir: dir.to_path_buf(),
+            is_new: false,
+        }
+    }
+
+    /// Of a run that failed: what was made for it and is empty goes.
+    pub fn abandon(&self) {
+        if self.is_new {
+            let _ = fs::remove_dir(&self.dir);
+        }
     }
 
     /// Writes a whole file, or none.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf, String> {
-        let path = self.0.join(name);
-        let partial = self.0.join(format!(".{name}.partial"));
+        let path = self.dir.join(name);
+        let partial = self.dir.join(format!(".{name}.partial"));
         let written = fs::write(&partial, content).and_then(|()| fs::rename(&partial, &path));
         if let Err(error) = written {
             let _ = fs::remove_file(&partial);
@@ -68,7 +86,7 @@ impl ResultFolder {
         self.write(REPORT_FILE, report::render(result).as_bytes())?;
         let text = serde_json::to_string_pretty(result).map_err(|error| error.to_string())?;
         self.write(RESULT_FILE, (text + "\n").as_bytes())?;
-        eprintln!("written: {}", self.0.join(REPORT_FILE).display());
+        eprintln!("written: {}", self.dir.join(REPORT_FILE).display());
         Ok(())
     }
 }
@@ -131,6 +149,10 @@ mod tests {
         assert!(refused.contains("of another run"), "{refused}");
         let names = fs::read_dir(&dir).expect("a folder").count();
         assert_eq!(names, 1);
+        folder.abandon();
+        assert!(dir.exists(), "it is not empty");
         fs::remove_dir_all(&dir).expect("it is ours");
+        ResultFolder::create(&dir).expect("new").abandon();
+        assert!(!dir.exists());
     }
 }

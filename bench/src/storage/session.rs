@@ -78,7 +78,12 @@ impl Session {
         let interrupted = match ended {
             Ok(()) => false,
             Err(Broken::Interrupted) => true,
-            Err(Broken::Failed(why)) => return Err(why),
+            Err(Broken::Failed(why)) => {
+                if let Some(out) = &self.out {
+                    out.abandon();
+                }
+                return Err(why);
+            }
         };
         let Session {
             options,

@@ -412,3 +412,89 @@ fn table(
         rows.collect::<String>()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{
+        run::{Better, sample},
+        turns::Cost,
+    };
+
+    /// Two rounds of two sides.
+    fn whole(case: Option<&str>) -> RunResult {
+        let case = case.map(str::to_string);
+        let turn = |round: u32, bytes_per_second: f64| Turn {
+            round,
+            start_s: 0.0,
+            end_s: 1.0,
+            operations: 10,
+            bytes: 1_000,
+            operations_per_second: 10.0,
+            bytes_per_second,
+            latency: None,
+            latency_service: None,
+            costs: vec![Cost::new("copies_per_batch", "per batch", 2.0)],
+        };
+        let side = |name: &str, factor: f64| Side {
+            case: case.clone(),
+            name: name.to_string(),
+            turns: vec![turn(1, 1e6 * factor), turn(2, 2e6 * factor)],
+        };
+        let figure = Figure {
+            name: "device_ratio".to_string(),
+            case: case.clone(),
+            metric: "device_ratio_of_it".to_string(),
+            unit: "ratio".to_string(),
+            spread: Spread::of([0.4, 0.6]),
+        };
+        let metric = Metric {
+            name: figure.metric.clone(),
+            unit: figure.unit.clone(),
+            better: Better::Higher,
+            values: vec![0.4, 0.6],
+            headline: true,
+        };
+        RunResult {
+            metrics: vec![metric],
+            rounds: Some(Rounds {
+                engine_config: Vec::new(),
+                sides: vec![side("engine", 0.5), side("<device>", 1.0)],
+                figures: vec![figure],
+            }),
+            ..sample()
+        }
+    }
+
+    #[test]
+    fn a_figure_is_drawn_by_round_or_by_case() {
+        let check = |case: Option<&str>, marks: usize, labels: &[&str]| {
+            let result = whole(case);
+            let rounds = result.rounds.as_ref().expect("rounds");
+            let charts = charts(&result, rounds);
+            assert_eq!(charts.matches("<circle").count(), marks, "{charts}");
+            for label in labels {
+                assert!(charts.contains(&format!(">{label}<")), "{label}: {charts}");
+            }
+            assert!(!charts.contains("<device>"), "text of others is text");
+            assert!(tables(rounds).contains("copies per batch"));
+            let tile = &tiles(&result)[0];
+            assert!(
+                tile.0 == "0.5" && tile.1.contains("(0.4 to 0.6)"),
+                "{tile:?}"
+            );
+        };
+        // One ratio and two rates, in two rounds; or over both rounds of one case.
+        check(None, 6, &["round 1", "round 2"]);
+        check(Some("16 bytes"), 3, &["16 bytes"]);
+    }
+
+    #[test]
+    fn nothing_was_measured() {
+        let result = sample();
+        let rounds = Rounds::default();
+        assert_eq!(charts(&result, &rounds), "");
+        assert_eq!(tiles(&result), Vec::new());
+        assert!(tables(&rounds).contains("Turns"));
+    }
+}
