@@ -48,6 +48,47 @@ pub(super) fn disk_space(path: &Path) -> io::Result<DiskSpace> {
     })
 }
 
+/// Lets the rings of the calling thread hand up to `workers` calls to threads of the kernel that would otherwise wait, as a direct write does that
+/// makes its file longer. Without it there are four for each core (io_uring_register(2), `IORING_REGISTER_IOWQ_MAX_WORKERS`, since Linux 5.15).
+///
+/// The number belongs to the calling thread, whichever ring it is told to. The executor keeps its descriptors to itself, so one is looked up.
+/// What comes back is the number that was in force before.
+#[allow(unsafe_code)]
+pub(super) fn set_ring_workers(workers: u32) -> io::Result<u32> {
+    const IORING_REGISTER_IOWQ_MAX_WORKERS: libc::c_uint = 19;
+    let ring = ring_of_this_process()?;
+    // Of calls that end soon (files), and of those that may not (sockets): 0 leaves that one as it is.
+    let mut counts: [libc::c_uint; 2] = [workers, 0];
+    // SAFETY: the kernel reads and writes two integers that we own, and refuses a descriptor that is no ring (any more).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring,
+            IORING_REGISTER_IOWQ_MAX_WORKERS,
+            counts.as_mut_ptr(),
+            counts.len(),
+        )
+    };
+    match result {
+        0 => Ok(counts[0]),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn ring_of_this_process() -> io::Result<libc::c_int> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        // One that was closed meanwhile is not ours.
+        let leads_to = fs::read_link(entry.path()).unwrap_or_default();
+        if leads_to.as_os_str() == "anon_inode:[io_uring]"
+            && let Some(ring) = entry.file_name().to_str().and_then(|fd| fd.parse().ok())
+        {
+            return Ok(ring);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
 /// Since Linux 5.8 it reports what could not be written.
 #[allow(unsafe_code)]
 pub(super) fn sync_file_system(any: &fs::File) -> io::Result<()> {

@@ -13,6 +13,10 @@ use crate::{
     types::ShardId,
 };
 
+/// Threads that the kernel may start for one shard's writes. Write-behind of many logs waits for them: with the kernel's own number, four for each
+/// core, the journal runs full behind ten thousand of them (bench/notes/2026-11-22-many-partitions.md).
+pub(super) const RING_WORKERS_MAX: u32 = 64;
+
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
     /// Executors to start.
@@ -178,6 +182,10 @@ where
 {
     let rt = Rt::Uring(Uring::new(in_flight));
     let clock = rt.clone();
+    // A kernel that refuses keeps its own number, which costs speed and nothing else.
+    if let Err(error) = super::host::set_ring_workers(RING_WORKERS_MAX) {
+        tracing::info!(%error, "the kernel's own number of workers serves this shard's ring");
+    }
     let watchdog = Watchdog::start();
     // In the most urgent class: a beat that waits behind others would look like one that is overdue.
     let _heartbeat: Task<()> = rt.spawn(super::Class::Foreground, async move {

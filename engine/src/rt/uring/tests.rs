@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{InFlight, ShardOptions, run_alone, run_shards};
+use super::{InFlight, ShardOptions, host, run_alone, run_shards, shards::RING_WORKERS_MAX};
 use crate::{
     rt::{Class, OpenMode, Rt, channel},
     types::ShardId,
@@ -188,4 +188,16 @@ fn a_sleep_that_is_polled_often_leaves_nothing_behind() {
         assert_eq!(Arc::strong_count(&counted), 2, "it went with its sleep");
     })
     .unwrap();
+}
+
+#[test]
+fn each_shard_may_have_more_workers_than_the_kernel_gives() {
+    let handles = run_shards(&ShardOptions::unpinned(3), |_| {
+        |_rt: Rt, _shard: ShardId| async { host::set_ring_workers(RING_WORKERS_MAX) }
+    })
+    .unwrap();
+    for handle in handles {
+        let before = handle.join().unwrap().unwrap();
+        assert_eq!(before, RING_WORKERS_MAX);
+    }
 }
