@@ -56,7 +56,7 @@ pub struct Rounds {
 }
 
 impl Workers {
-    /// Starts as many shards as `mains`, pinned if there are cores enough. `working` is how the shard that does the rounds is told of them.
+    /// Starts a shard for each of the `mains`, pinned if there are cores enough; one of them is given the rounds.
     pub fn start<Main, Running>(mains: impl FnOnce(Rounds) -> Vec<Main>) -> Workers
     where
         Main: FnOnce(Rt, ShardId) -> Running + Send + 'static,
