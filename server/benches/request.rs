@@ -99,7 +99,7 @@ fn connection(criterion: &mut Criterion) {
     let frames = [
         (
             "ApiVersions",
-            frame(API_VERSIONS_VERSION, &ApiVersionsRequest::default()),
+            frame(API_VERSIONS_VERSION, &api_versions_request()),
         ),
         (
             "Produce, 64 KiB",
@@ -209,6 +209,12 @@ fn frame<R: Request>(version: i16, request: &R) -> BytesMut {
     let len = (frame.len() - SIZE_BYTES) as u32;
     frame[..SIZE_BYTES].copy_from_slice(&len.to_be_bytes());
     frame
+}
+
+fn api_versions_request() -> ApiVersionsRequest {
+    ApiVersionsRequest::default()
+        .with_client_software_name(StrBytes::from_static_str("benchmark"))
+        .with_client_software_version(StrBytes::from_static_str("1"))
 }
 
 fn topic(number: usize) -> TopicName {
