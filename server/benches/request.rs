@@ -35,7 +35,7 @@ use kafka_protocol::{
         metadata_request::MetadataRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
-    protocol::{Request, StrBytes},
+    protocol::{Encodable, Request, StrBytes},
 };
 
 /// The broker's own.
