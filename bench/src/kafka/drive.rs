@@ -72,11 +72,19 @@ impl<'a> Drive<'a> {
         };
         let side = Side::of(cluster, load, self.peer.clone(), &topics);
         let live = Live::new(run.quiet || run.json, load.phases.clone());
-        let outcome = load.run(&self.config, &topics, &self.stop, sampler, live)?;
+        let mut outcome = load.run(&self.config, &topics, &self.stop, sampler, live)?;
         if topic_options.keep_topics {
             topics.keep();
         }
-        topics.remove()?;
+        if outcome.is_broker_lost() {
+            // Nobody is there to delete them.
+            for topic in topics.keep() {
+                outcome.refuse(format!("topic {topic} could not be deleted, and is left"));
+            }
+        } else if let Err(error) = topics.remove() {
+            // What was measured is not lost with it.
+            outcome.refuse(error);
+        }
         Ok((side, outcome))
     }
 

@@ -234,8 +234,9 @@ impl Topics {
         Ok(())
     }
 
-    pub fn keep(&mut self) {
-        self.created.clear();
+    /// Those that the run created stay; their names.
+    pub fn keep(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.created)
     }
 }
 

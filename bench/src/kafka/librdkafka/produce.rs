@@ -181,6 +181,8 @@ struct Driver {
     batch_bytes: usize,
     bytes_left: u64,
     ends: Duration,
+    /// For answers after the end.
+    patience: Duration,
     shared: Shared,
     acknowledged: Acknowledged,
     errors: Vec<(String, u64)>,
@@ -221,6 +223,7 @@ impl Driver {
             batch_bytes: options.batch_bytes as usize,
             bytes_left: megabytes * 1_000_000 / drivers,
             ends: load.ends(),
+            patience: load.drain_max,
             shared: shared.clone(),
             acknowledged: Acknowledged::default(),
             errors: Vec::new(),
@@ -375,19 +378,16 @@ impl Driver {
     /// Of all that was sent, or until librdkafka's own time (message.timeout.ms) or ours is up.
     fn wait_for_answers(&mut self) {
         let started = self.shared.clock.elapsed();
-        let patience = Duration::from_secs(60);
         while self.lanes.iter().any(|lane| lane.in_flight > 0) {
-            if self.shared.clock.elapsed() > started + patience {
+            if self.shared.clock.elapsed() > started + self.patience {
                 let missing = self
                     .lanes
                     .iter()
                     .map(|lane| u64::from(lane.in_flight))
                     .sum();
-                count_error(
-                    &mut self.errors,
-                    "no answer within 60 s of the end",
-                    missing,
-                );
+                let waited = self.patience.as_secs();
+                let error = format!("no answer within {waited} s of the end");
+                count_error(&mut self.errors, &error, missing);
                 break;
             }
             if self.poll() == 0 {

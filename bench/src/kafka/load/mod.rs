@@ -169,6 +169,8 @@ pub struct Found {
     pub ran_for: Duration,
     pub seconds: f64,
     pub interrupted: bool,
+    /// Why the broker could not be asked when all had been sent.
+    pub lost: Option<String>,
     pub unread: u64,
 }
 
@@ -215,16 +217,25 @@ impl Load {
         };
         let produced = self.produce(cluster, &shared);
         let mut ran_for = clock.elapsed();
+        let mut interrupted = stop.is_asked();
+        let mut lost = None;
         // Consumers end when they have had all of what lies below, where everything is that was acknowledged.
-        match (&produced, &self.produce, topics.offsets()) {
-            (Ok(_), None, _) => {}
-            (Ok(_), Some(_), Ok(ends)) => {
-                shared.end_at(&ends);
-                let _ = shared.gives_up.set(Instant::now() + self.drain_max);
+        if self.produce.is_some() {
+            match produced.as_ref().map(|_| topics.offsets()) {
+                Ok(Ok(ends)) => {
+                    shared.end_at(&ends);
+                    let _ = shared.gives_up.set(Instant::now() + self.drain_max);
+                }
+                Ok(Err(error)) => lost = Some(error),
+                Err(_) => {}
             }
-            _ => stop.ask(),
         }
-        if when == Some(When::AfterProducers) {
+        // Nobody can say any more where consumers would end.
+        let in_vain = lost.is_some() || produced.is_err();
+        if in_vain {
+            stop.ask();
+        }
+        if when == Some(When::AfterProducers) && !in_vain {
             consumers = consume(true)?;
         }
         let mut consumed = Vec::new();
@@ -237,6 +248,7 @@ impl Load {
         if self.produce.is_none() {
             ran_for = clock.elapsed();
         }
+        interrupted |= stop.is_asked() && !in_vain;
         let unread = shared.unread();
         let seconds = clock.elapsed().as_secs_f64();
         drop(shared);
@@ -246,7 +258,8 @@ impl Load {
             collected: collector.finish(),
             ran_for,
             seconds,
-            interrupted: stop.is_asked(),
+            interrupted,
+            lost,
             unread,
         };
         Ok(Outcome::new(self, found))

@@ -24,6 +24,7 @@ pub struct Outcome {
     pub collected: Collected,
     pub seconds: f64,
     pub verdict: Verdict,
+    broker_lost: bool,
 }
 
 impl Outcome {
@@ -62,6 +63,7 @@ impl Outcome {
         let (produced, consumed) = (flow_of(produced), flow_of(consumed));
         let verdict = verdict(load, produced.as_ref(), &found);
         Outcome {
+            broker_lost: found.lost.is_some(),
             phases,
             produced,
             consumed,
@@ -75,6 +77,16 @@ impl Outcome {
 
     pub fn exit(&self) -> Exit {
         self.verdict.exit()
+    }
+
+    /// The broker did not answer when all had been sent.
+    pub fn is_broker_lost(&self) -> bool {
+        self.broker_lost
+    }
+
+    /// Something about the run that its user has to know, and that makes its figures doubtful.
+    pub fn refuse(&mut self, reason: String) {
+        self.verdict.refuse(reason);
     }
 
     /// Of the flows and of the processes.
@@ -329,7 +341,9 @@ fn verdict(load: &Load, produced: Option<&Flow>, found: &Found) -> Verdict {
             verdict.refuse("no record was acknowledged".to_string());
         }
     }
-    if load.consume.is_some() && found.unread > 0 && !found.interrupted {
+    if let Some(error) = &found.lost {
+        verdict.refuse(format!("the broker was lost: {error}"));
+    } else if load.consume.is_some() && found.unread > 0 && !found.interrupted {
         verdict.refuse(format!(
             "time was up with {} records still to read",
             found.unread
