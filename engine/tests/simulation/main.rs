@@ -129,13 +129,15 @@ fn a_seed_is_one_order_of_events() {
     }
 }
 
-/// `tests/planted/run` needs a build for each bug. This only holds that each could still be planted.
+/// `tests/planted/run` needs a build for each bug, as `bench/trials` does for its slowness. This only holds that each could still be planted.
 #[test]
 #[allow(clippy::disallowed_methods)]
 fn the_planted_bugs_still_apply() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut patches = 0;
-    for entry in std::fs::read_dir(root.join("tests/planted")).expect("list") {
+    let planted = ["tests/planted", "bench/planted"];
+    let entries = planted.map(|dir| std::fs::read_dir(root.join(dir)).expect("list"));
+    for entry in entries.into_iter().flatten() {
         let path = entry.expect("list").path();
         if path
             .extension()
